@@ -1,0 +1,33 @@
+// Package fault holds the named places at which a test may end or halt the
+// program, to prove that nothing is left behind from there. In a normal build
+// a point costs nothing and does nothing; with the build tag "faults" it obeys
+// STILLPOINT_FAULT. It knows nothing but names.
+package fault
+
+// Points lists every point, in the order in which a backup and then a restore
+// pass them. The end-to-end test kills the program at each one in turn, and
+// fails when a point was not reached.
+var Points = []string{
+	"backup:planned",
+	"btrfs:folder-made",
+	"btrfs:intent-recorded",
+	"btrfs:places-made",
+	"btrfs:snapshot-created",
+	"btrfs:snapshot-recorded",
+	"btrfs:mounted",
+	"backup:captured",
+	"repository:file-stored",
+	"repository:checkpoint-saved",
+	"backup:stored",
+	"backup:asked",
+	"repository:recorded",
+	"backup:recorded",
+	"btrfs:releasing",
+	"btrfs:snapshot-deleted",
+	"btrfs:places-removed",
+	"btrfs:record-removed",
+	"backup:released",
+	"restore:file-written",
+	"restore:file-linked",
+	"restore:directory-done",
+}

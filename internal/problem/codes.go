@@ -1,0 +1,70 @@
+package problem
+
+// The codes. Each has a page catalogue/CODE.md, and each is provoked by a test.
+const (
+	// Uncatalogued marks an error that reached the user without a code: a
+	// fault of ours.
+	Uncatalogued Code = "uncatalogued"
+
+	// Of a whole run.
+
+	Usage        Code = "usage"       // a wrong flag or argument
+	Busy         Code = "busy"        // another process holds what this one needs
+	Cancelled    Code = "cancelled"   // ended by SIGINT or SIGTERM
+	NotAllowed   Code = "not-allowed" // a right is missing, usually root
+	JobDied      Code = "job-died"    // an earlier run ended without closing its log
+	StateLost    Code = "state-lost"  // the folder of the job logs cannot be used
+	OutputLost   Code = "output-lost" // what a command prints cannot be written
+	NoSuchJob    Code = "no-such-job"
+	JobAmbiguous Code = "job-ambiguous"
+
+	// Of selected paths and their volumes.
+
+	PathMissing   Code = "path-missing"
+	VolumeMemory  Code = "volume-memory"  // tmpfs, ramfs and the kernel's own
+	VolumeNetwork Code = "volume-network" // NFS, CIFS, sshfs …
+	VolumeEFI     Code = "volume-efi"     // EFI system partition
+	VolumeLost    Code = "volume-lost"    // unmounted or gone meanwhile
+
+	// Of snapshots.
+
+	NoProvider      Code = "no-provider"
+	NotOneInstant   Code = "not-one-instant"
+	SnapshotFailed  Code = "snapshot-failed"
+	SnapshotLost    Code = "snapshot-lost"
+	SnapshotFull    Code = "snapshot-full"    // no space on the volume to make one
+	VolumeReadOnly  Code = "volume-read-only" // no snapshot can be made there
+	ReleaseFailed   Code = "release-failed"   // a snapshot could not be deleted
+	LeftoverForeign Code = "leftover-foreign" // looks like ours, is not provably ours
+	SwapActive      Code = "swap-active"      // a swap file in use keeps a btrfs subvolume from being taken
+	VolumeLate      Code = "volume-late"      // came into being while the snapshot was taken
+
+	// Of single files: exceptions of a backup.
+
+	FileUnreadable  Code = "file-unreadable"
+	FileChanged     Code = "file-changed" // changed while it was read, live
+	FileVanished    Code = "file-vanished"
+	AttributeUnread Code = "attribute-unread"
+
+	// Of repositories.
+
+	NotARepository    Code = "not-a-repository"
+	RepositoryExists  Code = "repository-exists"
+	RepositoryDamaged Code = "repository-damaged"
+	RepositoryFull    Code = "repository-full"
+	RepositoryLost    Code = "repository-lost" // cannot be reached, read or written
+	PasswordWrong     Code = "password-wrong"
+	PasswordMissing   Code = "password-missing"
+	NoSuchBackup      Code = "no-such-backup"
+	BackupAmbiguous   Code = "backup-ambiguous"
+	NotInBackup       Code = "not-in-backup"
+
+	// Of restores.
+
+	TargetExists   Code = "target-exists" // a different file is already there
+	TargetFull     Code = "target-full"
+	TargetUnsafe   Code = "target-unsafe"  // a name or link that would lead outside
+	TargetLost     Code = "target-lost"    // cannot be written
+	TargetRefused  Code = "target-refused" // its file system cannot hold this entry
+	AttributeUnset Code = "attribute-unset"
+)

@@ -1,0 +1,99 @@
+// Package problem is the catalogue of everything that can go wrong. A problem
+// is an error with a code: a lasting, readable word with one page under
+// catalogue/ that says what happened, what it means for the backup and what to
+// do. The package knows the codes and their pages, and nothing of the rest of
+// the program.
+package problem
+
+import "fmt"
+
+// A Code names one kind of failure. Codes are never reused and never renamed.
+type Code string
+
+// A Problem is an error whose kind is known.
+type Problem struct {
+	Code    Code   // what kind of failure
+	Subject string // the thing it concerns: a path, a volume, a backup; may be empty
+	Err     error  // the cause, in words; may be nil
+}
+
+// New gives cause its code. The package that first understands a failure calls
+// it; everyone above adds context with fmt.Errorf and %w.
+func New(code Code, subject string, cause error) *Problem {
+	return &Problem{Code: code, Subject: subject, Err: cause}
+}
+
+// Newf is New with a cause made by fmt.Errorf.
+func Newf(code Code, subject, format string, args ...any) *Problem {
+	return New(code, subject, fmt.Errorf(format, args...))
+}
+
+func (p *Problem) Error() string {
+	switch {
+	case p.Subject == "" && p.Err == nil:
+		return string(p.Code)
+	case p.Subject == "":
+		return p.Err.Error()
+	case p.Err == nil:
+		return p.Subject
+	}
+	return p.Subject + ": " + p.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// CodeOf returns the code of err: the innermost one, because whoever first
+// understood the failure knows best. For joined errors the first branch that
+// carries a code decides. An error without a code is Uncatalogued, and nil has
+// the empty code.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	if c := codeOf(err); c != "" {
+		return c
+	}
+	return Uncatalogued
+}
+
+func codeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	switch u := err.(type) {
+	case interface{ Unwrap() error }:
+		if c := codeOf(u.Unwrap()); c != "" {
+			return c
+		}
+	case interface{ Unwrap() []error }:
+		for _, e := range u.Unwrap() {
+			if c := codeOf(e); c != "" {
+				return c
+			}
+		}
+	}
+	if p, ok := err.(*Problem); ok {
+		return p.Code
+	}
+	return ""
+}
+
+// Is reports whether err carries the code anywhere: in its chain, or in any
+// branch of joined errors.
+func Is(err error, code Code) bool {
+	if p, ok := err.(*Problem); ok && p.Code == code {
+		return true
+	}
+	switch u := err.(type) {
+	case interface{ Unwrap() error }:
+		return Is(u.Unwrap(), code)
+	case interface{ Unwrap() []error }:
+		for _, e := range u.Unwrap() {
+			if Is(e, code) {
+				return true
+			}
+		}
+	}
+	return false
+}
