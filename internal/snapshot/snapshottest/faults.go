@@ -1,0 +1,5 @@
+//go:build faults
+
+package snapshottest
+
+const withFaults = true
