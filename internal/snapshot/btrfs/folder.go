@@ -1,0 +1,217 @@
+package btrfs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/fault"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/btrfs"
+	"stillpoint/internal/sys/file"
+	"stillpoint/internal/sys/mount"
+)
+
+// folderName is the directory in the top level that holds everything of ours:
+//
+//	.stillpoint/SET.set            the record of a set
+//	.stillpoint/SET/ID/snapshot    the snapshot of the subvolume ID
+const (
+	folderName   = snapshot.Own
+	snapshotName = "snapshot"
+)
+
+// A folder is an open .stillpoint directory.
+//
+// One that we made is tagged with the file system, and only that is ever
+// removed. A kill between making and tagging leaves an empty one that is used
+// again and stays; to make it under another name would leave that one, which
+// would not be used again.
+type folder struct{ dir *os.File }
+
+// openFolder opens the folder, or returns nil where there is none. One that
+// was not made by us is refused.
+func openFolder(top *os.File) (*folder, error) {
+	dir, err := openMaybe(top, folderName)
+	switch {
+	case err == nil && dir == nil:
+		return nil, nil
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		return nil, foreign("", "is not a directory")
+	case err != nil:
+		return nil, coded(folderName, err)
+	}
+	f := &folder{dir}
+	if err := f.check(); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// check makes sure that nobody but root can have put anything there, and that
+// it is a directory of the top level itself.
+func (f *folder) check() error {
+	st, err := file.Stat(fd(f.dir), "", file.Itself)
+	if err != nil {
+		return coded(folderName, err)
+	}
+	s, err := btrfs.Ask(f.dir)
+	switch {
+	case err != nil:
+		return coded(folderName, err)
+	case s.ID != btrfs.TopLevel:
+		return foreign("", "is a subvolume")
+	case st.UID != 0, st.Mode&0o022 != 0:
+		return foreign("", "can be written by others than root")
+	}
+	return nil
+}
+
+func (f *folder) close() { f.dir.Close() }
+
+// makeFolder opens the folder, made if need be, and its lock, so that it stays
+// until what is put there is there.
+func makeFolder(ctx context.Context, top *os.File) (f *folder, lock io.Closer, err error) {
+	for {
+		err := createFolder(top)
+		if err == nil {
+			fault.Point("btrfs:folder-made")
+		} else if !errors.Is(err, syscall.EEXIST) {
+			return nil, nil, coded(folderName, err)
+		}
+		f, err := openFolder(top)
+		if err != nil {
+			return nil, nil, err
+		}
+		if f == nil {
+			continue // removed meanwhile
+		}
+		lock, err := f.lock(ctx)
+		if err != nil {
+			f.close()
+			return nil, nil, err
+		}
+		if f.named(top) {
+			return f, lock, nil
+		}
+		lock.Close()
+		f.close()
+	}
+}
+
+// createFolder makes the folder, tagged, or fails with EEXIST.
+func createFolder(top *os.File) error {
+	if err := file.MakeDirectory(fd(top), folderName); err != nil {
+		return err
+	}
+	dir, err := mount.OpenBelow(top, folderName)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	d, err := btrfs.Describe(dir)
+	if err == nil {
+		err = file.SetXattr(fd(dir), recordTag, []byte(d.UUID.String()))
+	}
+	if err != nil {
+		_ = file.RemoveDirectory(fd(top), folderName) // it has no tag by which it could be done later
+	}
+	return err
+}
+
+// ours tells whether the folder is tagged: it is what we made.
+func (f *folder) ours() (bool, error) {
+	d, err := btrfs.Describe(f.dir)
+	if err != nil {
+		return false, coded(folderName, err)
+	}
+	var xattrs file.Xattrs
+	value, err := xattrs.Get(fd(f.dir), "", file.Itself, recordTag)
+	if errors.Is(err, syscall.ENODATA) {
+		return false, nil
+	}
+	return string(value) == d.UUID.String(), coded(folderName, err)
+}
+
+// lock takes the lock of the folder, which is held for moments only. Closing
+// gives it back.
+func (f *folder) lock(ctx context.Context) (io.Closer, error) {
+	lock, err := mount.OpenBelow(f.dir, ".")
+	if err != nil {
+		return nil, coded(folderName, err)
+	}
+	for {
+		err := file.Lock(fd(lock))
+		if err == nil {
+			return lock, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			lock.Close()
+			return nil, coded(folderName, err)
+		}
+		select {
+		case <-ctx.Done():
+			lock.Close()
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// named tells whether f is what the name leads to.
+func (f *folder) named(top *os.File) bool {
+	byName, err := file.Stat(fd(top), folderName, file.NoFollow)
+	if err != nil {
+		return false
+	}
+	st, err := file.Stat(fd(f.dir), "", file.Itself)
+	return err == nil && st.Inode == byName.Inode
+}
+
+// removeFolder removes the folder if it is ours and empty and nobody is about
+// to put something there.
+func removeFolder(ctx context.Context, top *os.File) error {
+	f, err := openFolder(top)
+	if f == nil || err != nil {
+		return err
+	}
+	defer f.close()
+	lock, err := f.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if ours, err := f.ours(); !ours || err != nil || !f.named(top) {
+		return err
+	}
+	err = file.RemoveDirectory(fd(top), folderName)
+	// Somebody may have put something there, or mounted something on it.
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	return coded(folderName, err)
+}
+
+// openMaybe opens a directory below dir, or returns nil where there is none.
+func openMaybe(dir *os.File, name string) (*os.File, error) {
+	f, err := mount.OpenBelow(dir, name)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// foreign is the problem of something in the folder that is not provably ours.
+func foreign(name, why string) error {
+	if name != "" {
+		name = "/" + name
+	}
+	return problem.Newf(problem.LeftoverForeign, folderName+name, "%s; it is not touched", why)
+}
+
+func fd(f *os.File) int { return int(f.Fd()) }
