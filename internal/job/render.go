@@ -1,0 +1,296 @@
+package job
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"stillpoint/internal/problem"
+)
+
+// Render writes an event as one line for people, with the time as clocks on
+// this host show it.
+func Render(w io.Writer, e Event) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-19s  %-9s  ", clock(e.Time), e.Step)
+	switch e.Severity {
+	case Warning:
+		b.WriteString("warning: ")
+	case Error:
+		b.WriteString("error: ")
+	}
+	subject := e.Path
+	if subject == "" {
+		subject = e.Volume
+	}
+	if subject != "" && !strings.HasPrefix(e.Text, subject) {
+		b.WriteString(printable(subject) + ": ")
+	}
+	b.WriteString(printable(e.Text))
+	if e.Code != "" {
+		fmt.Fprintf(&b, " [%s]", printable(string(e.Code)))
+	}
+	b.WriteByte('\n')
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// RenderReport writes a report for people.
+func RenderReport(w io.Writer, r Report) error {
+	p := printer{}
+	p.head(r)
+	for _, v := range r.Volumes {
+		p.volume(v, len(r.Volumes) == 1)
+	}
+	if len(r.Volumes) != 1 && r.Total != (Counts{}) {
+		p.section("Total")
+		p.counts(r.Kind, r.Total, time.Duration(r.Took), true)
+	}
+	p.exceptions(r.Exceptions)
+	p.leftOut(r.LeftOut)
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+// A printer lays out a report: sections of aligned lines.
+type printer struct{ strings.Builder }
+
+func (p *printer) section(format string, args ...any) {
+	fmt.Fprintf(p, "\n"+format+"\n", args...)
+}
+
+// line is one line of a section; an empty value leaves it out.
+func (p *printer) line(name, value string) {
+	if value != "" {
+		fmt.Fprintf(p, "  %-10s  %s\n", name, value)
+	}
+}
+
+func (p *printer) head(r Report) {
+	what := string(r.Kind)
+	if what == "" {
+		what = "job"
+	}
+	fmt.Fprintf(p, "%s%s %s\n", strings.ToUpper(what[:1]), what[1:], statusWords(r.Status))
+	p.line("job", printable(r.Job))
+	p.line("backup", printable(r.Backup))
+	if r.Kind == Backup && r.Backup == "" {
+		p.line("backup", "none was made")
+	}
+	p.line("level", string(r.Level))
+	switch {
+	case r.Level == Live && r.Kind == Backup:
+		p.line("instant", "none: files were read while they could change")
+	case len(r.Volumes) > 1:
+		p.line("instant", instant(r.OneInstant, r.Skew))
+	}
+	p.line("started", fmt.Sprintf("%s, took %s", clock(r.Started), length(time.Duration(r.Took))))
+	if r.Resumed {
+		p.line("resumed", "an interrupted job was picked up again")
+	}
+	if r.Text != "" {
+		p.line("reason", printable(r.Text))
+	}
+	shown := slices.ContainsFunc(r.Exceptions, func(e Exceptions) bool { return e.Code == r.Code })
+	if r.Code != "" && !shown {
+		p.line("explained", explain(r.Code))
+	}
+}
+
+func statusWords(s Status) string {
+	switch s {
+	case CompleteWithExceptions:
+		return "complete, with exceptions"
+	case "":
+		return "without a status"
+	}
+	return printable(string(s))
+}
+
+// volume is the section of one volume; only tells that it is the whole job.
+func (p *printer) volume(v VolumeReport, only bool) {
+	at := v.Mounts
+	if len(at) == 0 {
+		at = []string{v.ID}
+	}
+	p.section("Volume %s", printable(at[0]))
+	p.line("identity", printable(v.ID))
+	if len(v.Paths) != 1 || v.Paths[0] != at[0] {
+		p.line("paths", printable(strings.Join(v.Paths, ", ")))
+	}
+	p.line("provider", printable(v.Provider))
+	if !v.Instant.IsZero() {
+		p.line("instant", fmt.Sprintf("%s, %s", v.Instant.Local().Format("2006-01-02 15:04:05.000"), instant(v.OneInstant, v.Skew)))
+		if v.Hold > 0 {
+			p.line("held", length(time.Duration(v.Hold)))
+		}
+	}
+	p.counts(Backup, v.Counts, time.Duration(v.Took), only)
+}
+
+func instant(one bool, skew Millis) string {
+	if one {
+		return "all of one instant"
+	}
+	return "not of one instant: first and last lie " + length(time.Duration(skew)) + " apart"
+}
+
+// counts are the lines that say how much; whole tells that they are those of
+// the whole job, of which it is always known what was stored.
+func (p *printer) counts(kind Kind, c Counts, took time.Duration, whole bool) {
+	contents := plural(c.Files, "file", "files") + ", " + plural(c.Directories, "directory", "directories")
+	if c.Others > 0 {
+		contents += ", " + plural(c.Others, "other", "others")
+	}
+	p.line("contents", contents+", "+size(c.Bytes))
+	if c.FilesReused > 0 {
+		p.line("unchanged", plural(c.FilesReused, "file", "files"))
+	}
+	switch kind {
+	case Backup:
+		p.line("read", moved(c.BytesRead, took))
+		if whole || c.BytesStored > 0 {
+			p.line("stored", size(c.BytesStored))
+		}
+	case Restore:
+		p.line("written", moved(c.BytesWritten, took))
+	default:
+		p.line("read", moved(c.BytesRead, took))
+	}
+}
+
+func (p *printer) exceptions(all []Exceptions) {
+	if len(all) == 0 {
+		return
+	}
+	p.section("Exceptions")
+	number, name := 0, 0
+	for _, e := range all {
+		number = max(number, len(thousands(e.Count)))
+		name = max(name, len(e.Code))
+	}
+	for _, e := range all {
+		fmt.Fprintf(p, "  %*s  %-*s  %s\n", number, thousands(e.Count), name, e.Code, explain(e.Code))
+	}
+}
+
+func (p *printer) leftOut(all []LeftOut) {
+	if len(all) == 0 {
+		return
+	}
+	p.section("Left out")
+	number := 0
+	for _, l := range all {
+		number = max(number, len(thousands(l.Count)))
+	}
+	for _, l := range all {
+		fmt.Fprintf(p, "  %*s  %s\n", number, thousands(l.Count), printable(l.Reason))
+		for i, name := range l.Names {
+			if i == namesShown {
+				break
+			}
+			fmt.Fprintf(p, "  %*s    %s\n", number, "", printable(name))
+		}
+		if more := l.Count - int64(min(len(l.Names), namesShown)); more > 0 && len(l.Names) > 0 {
+			fmt.Fprintf(p, "  %*s    and %s more, all in the log\n", number, "", thousands(more))
+		}
+	}
+}
+
+// namesShown is how many names of what was left out a report shows to people.
+const namesShown = 3
+
+func explain(c problem.Code) string { return "stillpoint explain " + printable(string(c)) }
+
+// printable shows what no terminal may interpret: names of files and texts
+// made of them may hold control characters, or no text at all.
+func printable(s string) string {
+	clean := true
+	for _, r := range s {
+		clean = clean && unicode.IsPrint(r) && r != utf8.RuneError
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		_, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "no time"
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// length shows a time as people need it: two figures of its order.
+func length(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0 ms"
+	case d < 999500*time.Microsecond:
+		return strconv.FormatFloat(float64(d.Round(time.Microsecond))/float64(time.Millisecond), 'g', 3, 64) + " ms"
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+func moved(bytes int64, took time.Duration) string {
+	if took < time.Millisecond || bytes == 0 {
+		return size(bytes)
+	}
+	return fmt.Sprintf("%s, %s/s", size(bytes), size(int64(float64(bytes)/took.Seconds())))
+}
+
+func size(bytes int64) string {
+	if bytes < 1024 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	f := float64(bytes)
+	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		f /= 1024
+		if f < 999.5 || unit == "EiB" {
+			digits := 1
+			if f >= 99.95 {
+				digits = 0
+			}
+			return strconv.FormatFloat(f, 'f', digits, 64) + " " + unit
+		}
+	}
+	return ""
+}
+
+func plural(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(n) + " " + many
+}
+
+func thousands(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,194 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"stillpoint/internal/problem"
+)
+
+// A Report is the last line of a log: how the job ended and what came of it.
+type Report struct {
+	Job     string       `json:"job"`  // Close sets it
+	Kind    Kind         `json:"kind"` // Close sets it
+	Status  Status       `json:"status"`
+	Level   Level        `json:"level,omitempty"`  // of a backup
+	Code    problem.Code `json:"code,omitempty"`   // the most specific one; empty when complete
+	Text    string       `json:"text,omitempty"`   // why it failed, in words
+	Backup  string       `json:"backup,omitempty"` // ID of the backup that was made
+	Resumed bool         `json:"resumed"`          // an interrupted job was picked up again
+	Started time.Time    `json:"started"`          // Close sets it
+	Ended   time.Time    `json:"ended"`            // Close sets it
+	Took    Millis       `json:"took_ms"`          // Close sets it, from a clock that nobody sets back
+
+	OneInstant bool   `json:"one_instant"` // everything captured is of one instant
+	Skew       Millis `json:"skew_ms"`     // between the first and the last instant
+
+	Volumes    []VolumeReport `json:"volumes"`
+	Total      Counts         `json:"total"`
+	Exceptions []Exceptions   `json:"exceptions"` // most first
+	LeftOut    []LeftOut      `json:"left_out"`   // most first
+}
+
+// A VolumeReport says what became of one volume of a backup.
+type VolumeReport struct {
+	ID         string    `json:"id"`
+	Mounts     []string  `json:"mounts"` // where it is mounted
+	Paths      []string  `json:"paths"`  // what was selected of it
+	Provider   string    `json:"provider"`
+	Instant    time.Time `json:"instant,omitzero"` // zero without a snapshot
+	OneInstant bool      `json:"one_instant"`      // all parts of it are of that instant
+	Skew       Millis    `json:"skew_ms"`          // between its first and its last part
+	Hold       Millis    `json:"hold_ms"`          // how long writes were suspended
+	Took       Millis    `json:"took_ms"`          // for storing it
+	Counts     Counts    `json:"counts"`
+}
+
+// Counts are the numbers of a job or of one volume of it. Of a restore they
+// count what the restore handled, of a backup what the backup holds.
+type Counts struct {
+	Files        int64 `json:"files"`
+	Directories  int64 `json:"directories"`
+	Others       int64 `json:"others"`        // symlinks, devices, pipes, sockets
+	Bytes        int64 `json:"bytes"`         // contents of all files
+	FilesReused  int64 `json:"files_reused"`  // unchanged: not read, or not written again
+	BytesRead    int64 `json:"bytes_read"`    // contents that were read
+	BytesStored  int64 `json:"bytes_stored"`  // by how much the repository grew
+	BytesWritten int64 `json:"bytes_written"` // contents that a restore wrote
+}
+
+// Add adds d to c.
+func (c *Counts) Add(d Counts) {
+	c.Files += d.Files
+	c.Directories += d.Directories
+	c.Others += d.Others
+	c.Bytes += d.Bytes
+	c.FilesReused += d.FilesReused
+	c.BytesRead += d.BytesRead
+	c.BytesStored += d.BytesStored
+	c.BytesWritten += d.BytesWritten
+}
+
+// Exceptions says how often a code befell single files or volumes.
+type Exceptions struct {
+	Code  problem.Code `json:"code"`
+	Count int64        `json:"count"`
+}
+
+// LeftOut says how much was left out for one reason.
+type LeftOut struct {
+	Reason string       `json:"reason"`
+	Code   problem.Code `json:"code,omitempty"` // empty where a rule, and no failure, left it out
+	Count  int64        `json:"count"`
+	Names  []string     `json:"names"` // the first of them; the log has all
+}
+
+// NamesKept is how many names a report keeps of what was left out for one
+// reason.
+const NamesKept = 20
+
+// Settle sets Status, Code and Text by how the job ended; Exceptions must be
+// there already. A nil error with exceptions is complete with exceptions.
+func (r *Report) Settle(err error) {
+	r.Status, r.Code, r.Text = Complete, "", ""
+	if err == nil {
+		if len(r.Exceptions) > 0 {
+			r.Status, r.Code = CompleteWithExceptions, r.Exceptions[0].Code
+		}
+		return
+	}
+	r.Status, r.Code, r.Text = Failed, problem.CodeOf(err), err.Error()
+	// What a cancelled step complains of is no finding: whoever wraps an error
+	// as cancelled knows that the job's own context ended.
+	uncoded := r.Code == problem.Uncatalogued && errors.Is(err, context.Canceled)
+	if uncoded || problem.Is(err, problem.Cancelled) {
+		r.Status, r.Code = Cancelled, problem.Cancelled
+	}
+}
+
+// MarshalJSON writes lists that are empty as such and times in UTC.
+func (r Report) MarshalJSON() ([]byte, error) {
+	type plain Report // without this method
+	p := plain(r)
+	p.Started, p.Ended = stamp(p.Started), stamp(p.Ended)
+	p.Volumes = append([]VolumeReport{}, p.Volumes...)
+	for i := range p.Volumes {
+		v := &p.Volumes[i]
+		v.Instant = stamp(v.Instant)
+		v.Mounts, v.Paths = append([]string{}, v.Mounts...), append([]string{}, v.Paths...)
+	}
+	p.Exceptions = append([]Exceptions{}, p.Exceptions...)
+	p.LeftOut = append([]LeftOut{}, p.LeftOut...)
+	for i := range p.LeftOut {
+		p.LeftOut[i].Names = append([]string{}, p.LeftOut[i].Names...)
+	}
+	return encode(p)
+}
+
+// A Tally counts exceptions and what was left out while a job runs, from any
+// goroutine. The zero value is ready.
+type Tally struct {
+	mu         sync.Mutex
+	exceptions map[problem.Code]int64
+	leftOut    map[leftOutKey]*LeftOut
+}
+
+type leftOutKey struct {
+	code   problem.Code
+	reason string
+}
+
+// Exception counts one.
+func (t *Tally) Exception(code problem.Code) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.exceptions == nil {
+		t.exceptions = map[problem.Code]int64{}
+	}
+	t.exceptions[code]++
+}
+
+// LeftOut counts path among what was left out for this reason; code is empty
+// where a rule, and no failure, left it out.
+func (t *Tally) LeftOut(code problem.Code, reason, path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.leftOut == nil {
+		t.leftOut = map[leftOutKey]*LeftOut{}
+	}
+	l := t.leftOut[leftOutKey{code, reason}]
+	if l == nil {
+		l = &LeftOut{Reason: reason, Code: code}
+		t.leftOut[leftOutKey{code, reason}] = l
+	}
+	l.Count++
+	if len(l.Names) < NamesKept {
+		l.Names = append(l.Names, path)
+	}
+}
+
+// Fill puts the numbers into a report, most first.
+func (t *Tally) Fill(r *Report) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.Exceptions, r.LeftOut = nil, nil
+	for code, n := range t.exceptions {
+		r.Exceptions = append(r.Exceptions, Exceptions{code, n})
+	}
+	slices.SortFunc(r.Exceptions, func(a, b Exceptions) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(string(a.Code), string(b.Code)))
+	})
+	for _, l := range t.leftOut {
+		l := *l
+		l.Names = slices.Clone(l.Names)
+		r.LeftOut = append(r.LeftOut, l)
+	}
+	slices.SortFunc(r.LeftOut, func(a, b LeftOut) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Reason, b.Reason), strings.Compare(string(a.Code), string(b.Code)))
+	})
+}
