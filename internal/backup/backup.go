@@ -1,0 +1,290 @@
+package backup
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"stillpoint/internal/fault"
+	"stillpoint/internal/job"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/repository"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/volume"
+)
+
+// Options say what is backed up and what is demanded.
+type Options struct {
+	Paths         []string
+	Exclude       []string
+	Provider      string        // Auto, None or a name; empty is Auto
+	OneInstant    bool          // fail where everything cannot be of one instant
+	OneFileSystem bool          // leave out what is mounted below the paths
+	Checkpoint    time.Duration // how often an unfinished backup is made resumable; 0 for never
+	Parallel      int           // files in work at once; 0 for a good number
+
+	Progress *repository.Progress     // may be nil
+	Expect   func(files, bytes int64) // told what the last backup held, as an estimate; may be nil
+	Counted  bool                     // count the files where there is no last backup, for Expect
+}
+
+// Backup takes one backup. The report is there unless no job could be begun.
+func (e *Engine) Backup(ctx context.Context, open Open, o Options) (*job.Report, error) {
+	if o.Progress == nil {
+		o.Progress = &repository.Progress{}
+	}
+	return e.run(ctx, job.Backup, func(ctx context.Context, r *run) error {
+		b := &backing{run: r, o: o}
+		return b.backup(ctx, open)
+	})
+}
+
+// backing is one backup under way.
+type backing struct {
+	*run
+	o    Options
+	repo *repository.Repository
+	plan *plan
+	cap  *capture
+	rec  repository.Backup
+}
+
+func (b *backing) backup(ctx context.Context, open Open) error {
+	if err := b.cleanUp(ctx); err != nil {
+		return err
+	}
+	repo, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer repo.Close(context.WithoutCancel(ctx))
+	b.repo = repo
+	rules, err := b.makePlan(ctx)
+	if err != nil {
+		return err
+	}
+	fault.Point("backup:planned")
+	if b.cap, err = b.capture(ctx, b.plan, b.o.OneInstant); err != nil {
+		return err
+	}
+	why := "the backup failed"
+	defer func() { b.cap.release(ctx, b.run, b.plan, why) }()
+	fault.Point("backup:captured")
+	b.describe()
+	b.hide(rules)
+	if err := b.storeAndRecord(ctx, rules); err != nil {
+		return err
+	}
+	fault.Point("backup:recorded")
+	why = "no longer needed"
+	b.cap.release(ctx, b.run, b.plan, why)
+	fault.Point("backup:released")
+	return b.logged()
+}
+
+func (b *backing) makePlan(ctx context.Context) (*rules, error) {
+	t, err := volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range t.Warnings() {
+		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Text: w.Error()})
+	}
+	rules, err := newRules(b.o.Exclude, placeOf(b.repo.Path(), t))
+	if err != nil {
+		return nil, err
+	}
+	if b.plan, err = makePlan(ctx, t, b.e.Providers, b.o, rules); err != nil {
+		return nil, err
+	}
+	for _, l := range b.plan.leftOut {
+		b.leftOut(job.StepPlan, l.path, l.code, l.reason)
+	}
+	return rules, nil
+}
+
+// placeOf finds the folder of the repository, so that it is left out.
+func placeOf(path string, t *volume.Table) repoPlace {
+	p := repoPlace{path: path}
+	if r, err := filepath.EvalSymlinks(path); err == nil {
+		p.path = r
+	}
+	if v, _, _, err := t.Find(p.path); err == nil {
+		p.volume = v.ID
+	}
+	if fi, err := os.Stat(p.path); err == nil {
+		p.inode = inode(fi)
+	}
+	return p
+}
+
+// describe fills in what is known once the snapshots are taken.
+func (b *backing) describe() {
+	now := b.e.now()
+	first, skew := b.cap.span()
+	if first.IsZero() {
+		first = now
+	}
+	b.rec = repository.Backup{ID: b.log.ID(), Started: b.log.Header().Started, Instant: first, Skew: skew, Level: string(b.level())}
+	live := slices.ContainsFunc(b.plan.volumes, func(v planned) bool { return v.provider == nil })
+	b.report.Level, b.report.Skew = b.level(), job.Millis(skew)
+	b.report.OneInstant = skew == 0 && !live
+	var names []string
+	for _, v := range b.plan.volumes {
+		name := None
+		if v.provider != nil {
+			name = v.provider.Name()
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		b.report.Volumes = append(b.report.Volumes, b.volumeReport(v, name))
+	}
+	b.rec.Provider = strings.Join(names, "+")
+}
+
+// level is what the backup promises: never better than its worst volume.
+// Applications are not brought to rest yet, so a snapshot is as good as the
+// disk after a power cut.
+func (b *backing) level() job.Level {
+	for _, v := range b.plan.volumes {
+		if v.provider == nil {
+			return job.Live
+		}
+	}
+	return job.Crash
+}
+
+func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
+	vr := job.VolumeReport{ID: string(v.volume.ID), Provider: provider}
+	for _, m := range v.volume.Mounts {
+		if !m.Hidden {
+			vr.Mounts = append(vr.Mounts, m.Point)
+		}
+	}
+	for _, s := range b.plan.sources {
+		if s.place.volume.ID == v.volume.ID {
+			vr.Paths = append(vr.Paths, s.path)
+		}
+		for _, g := range s.grafts {
+			if !g.empty && g.place.volume.ID == v.volume.ID {
+				vr.Paths = append(vr.Paths, g.path)
+			}
+		}
+	}
+	if s := b.cap.snaps[v.volume.ID]; s != nil {
+		one := capture{snaps: map[volume.ID]snapshot.Snapshot{v.volume.ID: s}}
+		first, skew := one.span()
+		vr.Instant, vr.Skew, vr.OneInstant = first, job.Millis(skew), skew == 0
+	}
+	return vr
+}
+
+// hide finds what of the snapshots is not for the backup: our own folders, and
+// the gaps, which are named here once and then left out.
+func (b *backing) hide(rules *rules) {
+	rules.own, rules.gaps = map[string]bool{}, map[string]bool{}
+	for _, v := range b.plan.volumes {
+		s := b.cap.snaps[v.volume.ID]
+		if s == nil {
+			continue
+		}
+		for _, live := range b.plan.shown(v.volume.ID, snapshot.Own) {
+			rules.own[live] = true
+		}
+		for _, g := range s.Gaps() {
+			shown := b.plan.shown(v.volume.ID, g.Path)
+			if len(shown) == 0 {
+				shown = []string{g.Path}
+			}
+			for _, live := range shown {
+				rules.gaps[live] = true
+				b.leftOut(job.StepCapture, live, g.Code, g.Reason)
+			}
+		}
+	}
+}
+
+func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
+	w, err := b.repo.Begin(ctx, b.o.Progress)
+	if err != nil {
+		return err
+	}
+	defer w.Close(ctx)
+	began := b.e.now()
+	points, err := b.store(ctx, w, rules)
+	if err == nil {
+		fault.Point("backup:stored")
+		err = b.cap.ask()
+	}
+	if problem.Is(err, problem.SnapshotLost) || err != nil && b.cap.ask() != nil {
+		// What was checkpointed came from the same snapshot.
+		if ferr := points.forget(context.WithoutCancel(ctx), w); ferr != nil {
+			b.event(job.Event{Severity: job.Warning, Step: job.StepAsk, Code: problem.CodeOf(ferr), Text: ferr.Error()})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	fault.Point("backup:asked")
+	if err := b.logged(); err != nil {
+		return err
+	}
+	if err := w.Flush(ctx); err != nil { // what is stored is counted then
+		return err
+	}
+	b.count(began)
+	if err := w.Record(ctx, &b.rec); err != nil {
+		return err
+	}
+	b.report.Backup = b.rec.ID
+	b.report.Total.BytesStored = b.o.Progress.StoredBytes.Load()
+	b.event(job.Event{Step: job.StepRecord, Text: "backup " + b.rec.ID + " recorded"})
+	return nil
+}
+
+// count puts the numbers into the report and the record.
+func (b *backing) count(began time.Time) {
+	b.rec.Ended = b.e.now()
+	b.rec.Stored = b.o.Progress.StoredBytes.Load()
+	var tallied job.Report
+	b.tally.Fill(&tallied)
+	for _, x := range tallied.Exceptions {
+		b.rec.Exceptions += int(x.Count)
+	}
+	b.rec.Status = string(job.Complete)
+	if b.rec.Exceptions > 0 {
+		b.rec.Status = string(job.CompleteWithExceptions)
+	}
+	// A nested part counts for the volume it is nested in, unless it is one
+	// of the plan itself; each counts once.
+	counted := map[string]bool{}
+	for _, vr := range b.report.Volumes {
+		counted[vr.ID] = true
+	}
+	for i := range b.report.Volumes {
+		vr := &b.report.Volumes[i]
+		vr.Counts.Add(counts(b.o.Progress.Volume(vr.ID).Values()))
+		if s := b.cap.snaps[volume.ID(vr.ID)]; s != nil {
+			for _, p := range s.Parts() {
+				if !counted[string(p.Volume)] {
+					counted[string(p.Volume)] = true
+					vr.Counts.Add(counts(b.o.Progress.Volume(string(p.Volume)).Values()))
+				}
+			}
+		}
+		vr.Took = job.Millis(b.rec.Ended.Sub(began))
+	}
+	b.report.Total = counts(b.o.Progress.Total())
+	b.report.Total.BytesStored = b.rec.Stored
+	if len(b.report.Volumes) == 1 {
+		b.report.Volumes[0].Counts.BytesStored = b.rec.Stored
+	}
+}
+
+func counts(c repository.Counts) job.Counts {
+	return job.Counts{Files: c.Files, Directories: c.Dirs, Others: c.Others, Bytes: c.Bytes, FilesReused: c.Reused, BytesRead: c.ReadBytes}
+}

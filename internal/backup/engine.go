@@ -1,0 +1,200 @@
+package backup
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"stillpoint/internal/job"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/repository"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/volume"
+)
+
+// undoTime is how long one step of undoing may take when the run itself is
+// over or cancelled.
+const undoTime = 2 * time.Minute
+
+// An Engine runs jobs on this host.
+type Engine struct {
+	Providers []snapshot.Provider // in order of preference
+	JobDir    string              // folder of the job logs
+	Args      []string            // the command line, for the log
+	Version   string              // of the program, for the log
+	Now       func() time.Time    // the clock; nil for the real one
+	Watch     func(job.Event)     // is told every event of a job; may be nil
+
+	shorter *limits // for tests
+}
+
+// limits are the longest that steps may take which cannot be cancelled.
+type limits struct{ hold, undo time.Duration }
+
+func (e *Engine) limits() limits {
+	if e.shorter != nil {
+		return *e.shorter
+	}
+	return limits{holdTime, undoTime}
+}
+
+// Open opens the repository of a job. It is called inside the job, so that a
+// repository that cannot be opened is in the job log.
+type Open func(ctx context.Context) (*repository.Repository, error)
+
+func (e *Engine) now() time.Time {
+	if e.Now != nil {
+		return e.Now()
+	}
+	return time.Now()
+}
+
+// A run is one job from its log's first line to its last.
+type run struct {
+	e      *Engine
+	log    *job.Log
+	tally  job.Tally
+	report *job.Report
+
+	mu     sync.Mutex
+	logErr error          // the first failure to write the log
+	ruled  map[string]int // by reason, how much rules left out
+}
+
+// run makes the log of a job, does it, and closes the log. The report says how
+// it ended; the error, why it failed.
+func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Context, r *run) error) (*job.Report, error) {
+	log, err := job.Create(e.JobDir, job.Start{Kind: kind, Args: e.Args, Version: e.Version, Now: e.Now})
+	if err != nil {
+		return nil, err
+	}
+	r := &run{e: e, log: log, report: &job.Report{}}
+	err = do(ctx, r)
+	if err != nil && ctx.Err() != nil && problem.CodeOf(err) != problem.Cancelled {
+		// What a step says that was interrupted is a consequence, and so
+		// is its code.
+		err = problem.Newf(problem.Cancelled, "", "%w: %v", context.Cause(ctx), err)
+	}
+	if err != nil {
+		r.event(job.Event{Severity: job.Error, Step: job.StepLog, Code: problem.CodeOf(err), Text: err.Error()})
+	}
+	r.tally.Fill(r.report)
+	r.report.Settle(err)
+	if cerr := log.Close(r.report); cerr != nil && err == nil {
+		err = cerr
+		r.report.Settle(err)
+	}
+	return r.report, err
+}
+
+// event writes to the log. A log that cannot be written costs the job, but not
+// here: the run asks with logged before it says that it is complete.
+func (r *run) event(ev job.Event) {
+	if ev.Time.IsZero() {
+		ev.Time = r.e.now()
+	}
+	if ev.Severity == "" {
+		ev.Severity = job.Info
+	}
+	err := r.log.Add(ev)
+	if r.e.Watch != nil {
+		r.e.Watch(ev)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.logErr == nil {
+		r.logErr = err
+	}
+}
+
+// intend writes the intent of a change to the host, on disk before it is made.
+func (r *run) intend(ev job.Event) error {
+	ev.Time, ev.Severity = r.e.now(), job.Info
+	if r.e.Watch != nil {
+		r.e.Watch(ev)
+	}
+	return r.log.Intent(ev)
+}
+
+func (r *run) logged() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.logErr
+}
+
+// exception notes something that is not stored or restored as it was.
+func (r *run) exception(step job.Step, path string, err error) {
+	code := problem.CodeOf(err)
+	r.tally.Exception(code)
+	r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: err.Error()})
+}
+
+// logged names of what a rule leaves out, per reason. An exclude that fits a
+// million names would else write a log of 160 MB every night.
+const logNames = 1000
+
+// leftOut notes something that is not in the backup. With a code it is an
+// exception, too, and each is in the log; of what a rule leaves out, the report
+// has the number and the log the first names.
+func (r *run) leftOut(step job.Step, path string, code problem.Code, reason string) {
+	r.tally.LeftOut(code, reason, path)
+	if code == "" {
+		r.mu.Lock()
+		if r.ruled == nil {
+			r.ruled = map[string]int{}
+		}
+		r.ruled[reason]++
+		n := r.ruled[reason]
+		r.mu.Unlock()
+		if n > logNames {
+			return
+		}
+	}
+	ev := job.Event{Step: step, Path: path, Code: code, Text: "left out: " + reason}
+	if code != "" {
+		r.tally.Exception(code)
+		ev.Severity = job.Warning
+	}
+	r.event(ev)
+}
+
+// cleanUp removes what killed runs left on this host. What it could not remove
+// is a warning: it is no fault of this job.
+func (r *run) cleanUp(ctx context.Context) error {
+	found, err := r.e.Clean(ctx, false)
+	for _, l := range found {
+		ev := job.Event{Step: job.StepClean, Volume: l.Volume, Code: l.Code, Text: l.Text}
+		if l.Code != "" || l.What == "job" {
+			ev.Severity = job.Warning
+		}
+		r.event(ev)
+	}
+	return err
+}
+
+// parts takes a joined error apart.
+func parts(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// release deletes one snapshot, whatever became of the run.
+func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
+	if err := undone(ctx, r.e.limits().undo, s.Release); err != nil {
+		r.tally.Exception(problem.ReleaseFailed)
+		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
+			Text: "snapshot " + s.ID() + " could not be deleted: " + err.Error()})
+		return
+	}
+	r.event(job.Event{Step: step, Volume: string(s.Volume()), Done: s.ID(), Text: "snapshot " + s.ID() + " deleted: " + why})
+}
+
+// volumes reads what is mounted now.
+func volumes(ctx context.Context) (*volume.Table, error) {
+	return volume.Read(ctx, volume.Host())
+}

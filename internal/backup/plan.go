@@ -1,0 +1,390 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/tree"
+	"stillpoint/internal/volume"
+)
+
+// Words for Options.Provider besides the names of providers.
+const (
+	Auto = "auto" // the first provider that can, per volume
+	None = "none" // no snapshot: the live files are read, and the backup is labelled live
+)
+
+// A plan says what is read where, and who takes the snapshots.
+type plan struct {
+	sources []source
+	volumes []planned // each once, in the order in which they were met
+	leftOut []leftOut // known before anything is read
+}
+
+// A source is one selected path.
+type source struct {
+	path   string // live, resolved
+	place  place
+	grafts []graft
+}
+
+// A place is where a live path lies: in a volume of the plan, or, read live,
+// nowhere but at its path.
+type place struct {
+	volume volume.Volume
+	rel    string // path in the volume, "." for its root
+	point  string // live path of the volume's mount that shows it
+	root   string // what of the volume shows there, relative to it
+}
+
+// A graft is a mount below a selected path.
+type graft struct {
+	path  string // live
+	place place
+	empty bool // left out: the place shows as an empty directory
+}
+
+type planned struct {
+	volume   volume.Volume
+	provider snapshot.Provider // nil: read live
+	paths    []string          // relative to the volume
+}
+
+type leftOut struct {
+	path   string
+	code   problem.Code // empty where a rule left it out
+	reason string
+}
+
+// makePlan finds the volumes behind the paths and a provider for each. It
+// changes nothing.
+func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provider, o Options, rules *rules) (*plan, error) {
+	p := &plan{}
+	paths, err := selection(t, o.Paths)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		v, m, rel, err := t.Find(path)
+		if err != nil {
+			return nil, err
+		}
+		if o.OneInstant && o.Provider == None {
+			return nil, problem.Newf(problem.NotOneInstant, path, "live files are of many instants, and one was demanded")
+		}
+		if err := p.allowed(path, v, o); err != nil {
+			return nil, err
+		}
+		if within(rules.repo.path, path) {
+			return nil, problem.Newf(problem.Usage, path, "lies in the repository, which cannot hold itself")
+		}
+		if p.holds(path, rules) {
+			continue
+		}
+		s := source{path: path, place: place{volume: v, rel: rel, point: m.Point, root: relative(m.Root)}}
+		if err := p.need(ctx, providers, o, path, v, rel); err != nil {
+			return nil, err
+		}
+		if err := p.below(ctx, t, providers, o, rules, &s); err != nil {
+			return nil, err
+		}
+		p.sources = append(p.sources, s)
+		p.leftOut = slices.DeleteFunc(p.leftOut, func(l leftOut) bool { return l.path == path })
+	}
+	return p, nil
+}
+
+// holds tells whether a selected path is read with one above it, which may
+// well leave it out.
+func (p *plan) holds(path string, rules *rules) bool {
+	return slices.ContainsFunc(p.sources, func(s source) bool {
+		return within(s.path, path) && !rules.excludes(s.path, path) && !slices.ContainsFunc(s.grafts, func(g graft) bool {
+			return g.empty && within(g.path, path)
+		})
+	})
+}
+
+// selection resolves the paths and puts them in order, those above others first.
+func selection(t *volume.Table, paths []string) ([]string, error) {
+	var out []string
+	for _, path := range paths {
+		r, err := t.Resolve(path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// within tells whether path is dir or lies below it.
+func within(dir, path string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+func relative(root string) string {
+	if r := strings.Trim(root, "/"); r != "" {
+		return r
+	}
+	return "."
+}
+
+// allowed refuses what no snapshot can be taken of, unless it is read live.
+func (p *plan) allowed(path string, v volume.Volume, o Options) error {
+	switch {
+	case v.Kind == volume.Virtual:
+		return problem.Newf(problem.VolumeMemory, path, "lies on %s, which the kernel makes up; there are no files to back up", v.FSType)
+	case o.Provider == None:
+		return nil
+	}
+	switch v.Kind {
+	case volume.Memory:
+		return problem.Newf(problem.VolumeMemory, path, "lies on %s, in memory; --provider none reads it all the same", v.FSType)
+	case volume.Network:
+		return problem.Newf(problem.VolumeNetwork, path, "lies on %s (%s), on another host", v.FSType, v.Source)
+	case volume.EFI:
+		return problem.Newf(problem.VolumeEFI, path, "lies on the EFI system partition")
+	}
+	return nil
+}
+
+// below plans what is mounted below a selected path.
+func (p *plan) below(ctx context.Context, t *volume.Table, providers []snapshot.Provider, o Options, rules *rules, s *source) error {
+	for _, b := range t.Below(s.path) {
+		point := b.Mount.Point
+		if rules.excludes(s.path, point) {
+			continue
+		}
+		g := graft{path: point, place: place{volume: b.Volume, rel: relative(b.Mount.Root), point: point, root: relative(b.Mount.Root)}}
+		code, reason := p.rule(b, o)
+		if reason != "" {
+			g.empty = true
+			p.leftOut = append(p.leftOut, leftOut{point, code, reason})
+		} else if err := p.need(ctx, providers, o, point, b.Volume, g.place.rel); err != nil {
+			return fmt.Errorf("%s is mounted below %s: %w", point, s.path, err)
+		}
+		s.grafts = append(s.grafts, g)
+	}
+	return nil
+}
+
+// rule tells why a volume below a selected path is left out.
+func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
+	v := b.Volume
+	switch {
+	case b.Mount.Deleted:
+		// The path it had may lead to another file by now.
+		return problem.FileVanished, "bind mount of something that was deleted"
+	case o.OneFileSystem:
+		return "", "another file system, left out by --one-file-system"
+	case v.Kind == volume.Memory:
+		return "", "memory file system (" + v.FSType + ")"
+	case v.Kind == volume.Virtual:
+		return "", "file system of the kernel (" + v.FSType + ")"
+	case v.Kind == volume.Network:
+		return "", "network file system (" + v.FSType + ")"
+	case v.Kind == volume.Stacked:
+		return "", "shows what lies in other volumes (" + v.FSType + ")"
+	case v.Kind == volume.EFI && o.Provider != None:
+		return problem.VolumeEFI, "EFI system partition: no snapshot can be taken of it"
+	}
+	return "", ""
+}
+
+// need adds a path to what is taken of a volume.
+func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, path string, v volume.Volume, rel string) error {
+	for i := range p.volumes {
+		if p.volumes[i].volume.ID == v.ID {
+			if !slices.Contains(p.volumes[i].paths, rel) {
+				p.volumes[i].paths = append(p.volumes[i].paths, rel)
+			}
+			return nil
+		}
+	}
+	pr, err := choose(ctx, providers, o.Provider, v)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.volumes = append(p.volumes, planned{volume: v, provider: pr, paths: []string{rel}})
+	return nil
+}
+
+// choose returns the provider for a volume, nil for reading live.
+func choose(ctx context.Context, providers []snapshot.Provider, name string, v volume.Volume) (snapshot.Provider, error) {
+	switch name {
+	case None:
+		return nil, nil
+	case Auto, "":
+	default:
+		for _, p := range providers {
+			if p.Name() == name {
+				return p, p.Check(ctx, v)
+			}
+		}
+		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")
+	}
+	var reasons []string
+	for _, p := range providers {
+		err := p.Check(ctx, v)
+		if err == nil {
+			return p, nil
+		}
+		// A provider that is the right one but hindered says more than
+		// that there is none.
+		if c := problem.CodeOf(err); c != problem.NoProvider {
+			return nil, err
+		}
+		reasons = append(reasons, p.Name()+": "+err.Error())
+	}
+	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
+		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+
+			"); --exclude leaves a mounted volume out, --provider none reads live files"))
+}
+
+// A reading is a source as the tree reader takes it, with the places that it
+// is read from held open.
+type reading struct {
+	tree.Source
+	spots []*tree.Spot
+}
+
+// reading opens the places where a source is read: in snaps, or live.
+func (s *source) reading(snaps map[volume.ID]snapshot.Snapshot) (*reading, error) {
+	r := &reading{Source: tree.Source{Path: s.path}}
+	if err := s.fill(r, snaps); err != nil {
+		r.close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *source) fill(r *reading, snaps map[volume.ID]snapshot.Snapshot) (err error) {
+	if r.Root, r.Volume, err = r.place(&s.place, s.path, snaps); err != nil {
+		return err
+	}
+	for _, g := range s.grafts {
+		t := tree.Graft{Path: g.path}
+		if !g.empty {
+			if t.Root, t.Volume, err = r.place(&g.place, g.path, snaps); err != nil {
+				return err
+			}
+		}
+		r.Grafts = append(r.Grafts, t)
+	}
+	// What a snapshot is made of shows below each place of its volume,
+	// unless something is mounted over it.
+	if err := s.parts(r, snaps, s.place, s.path); err != nil {
+		return err
+	}
+	for _, g := range s.grafts {
+		if !g.empty {
+			if err := s.parts(r, snaps, g.place, g.path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *source) parts(r *reading, snaps map[volume.ID]snapshot.Snapshot, at place, shown string) error {
+	snap := snaps[at.volume.ID]
+	if snap == nil {
+		return nil
+	}
+	for _, part := range snap.Parts()[1:] {
+		live, ok := at.live(part.Path)
+		if !ok || !within(shown, live) || live == shown || s.covered(live, shown) {
+			continue
+		}
+		root, err := r.open(snap.Root(), part.Path, live)
+		if err != nil {
+			return err
+		}
+		r.Grafts = append(r.Grafts, tree.Graft{Path: live, Root: root, Volume: string(part.Volume)})
+	}
+	return nil
+}
+
+// open holds a place open and returns where it can be read.
+func (r *reading) open(dir, rel, live string) (string, error) {
+	spot, err := tree.Beneath(dir, rel, live)
+	if err != nil {
+		return "", err
+	}
+	r.spots = append(r.spots, spot)
+	return spot.Root(), nil
+}
+
+func (r *reading) close() {
+	for _, s := range r.spots {
+		s.Close() // it was only opened to be a place: there is nothing to lose
+	}
+}
+
+// covered tells whether something mounted strictly below shown hides path.
+func (s *source) covered(path, shown string) bool {
+	return slices.ContainsFunc(s.grafts, func(g graft) bool {
+		return g.path != shown && within(shown, g.path) && within(g.path, path)
+	})
+}
+
+// place opens where a place is read, and tells the identity of the volume
+// there.
+func (r *reading) place(p *place, live string, snaps map[volume.ID]snapshot.Snapshot) (root, vol string, err error) {
+	snap := snaps[p.volume.ID]
+	if snap == nil {
+		rel := strings.TrimPrefix(live, "/")
+		if rel == "" {
+			rel = "."
+		}
+		root, err = r.open("/", rel, live)
+		return root, string(p.volume.ID), err
+	}
+	vol = string(p.volume.ID)
+	// The innermost part that holds the path.
+	for _, part := range snap.Parts() {
+		if part.Path == "." || within(part.Path, p.rel) {
+			vol = string(part.Volume)
+		}
+	}
+	root, err = r.open(snap.Root(), p.rel, live)
+	return root, vol, err
+}
+
+// live is the live path of a path in the volume, as the place's mount shows it.
+func (p *place) live(rel string) (string, bool) {
+	if p.root == "." {
+		return filepath.Join(p.point, rel), true
+	}
+	r, err := filepath.Rel(p.root, rel)
+	if err != nil || r == ".." || strings.HasPrefix(r, "../") {
+		return "", false
+	}
+	return filepath.Join(p.point, r), true
+}
+
+// shown are the live paths, within the selection, of a path in a volume.
+func (p *plan) shown(id volume.ID, rel string) []string {
+	var out []string
+	add := func(at place, from string) {
+		if live, ok := at.live(rel); ok && at.volume.ID == id && within(from, live) && !slices.Contains(out, live) {
+			out = append(out, live)
+		}
+	}
+	for _, s := range p.sources {
+		add(s.place, s.path)
+		for _, g := range s.grafts {
+			if !g.empty {
+				add(g.place, g.path)
+			}
+		}
+	}
+	return out
+}
