@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stillpoint/internal/backup"
+	"stillpoint/internal/job"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/repository"
+)
+
+type backupFlags struct {
+	repo         repoFlags
+	exclude      []string
+	excludeFiles []string
+	provider     string
+	require      []string
+	oneFS        bool
+	verbose      bool
+	quiet        bool
+	checkpoint   time.Duration
+}
+
+func newBackup(e *env) *cobra.Command {
+	var f backupFlags
+	c := &cobra.Command{
+		Use:   "backup PATH...",
+		Short: "back up paths from snapshots of their volumes",
+		Long: `Takes a snapshot of every volume that holds something of the paths, stores the
+data from the snapshots under the live paths, and deletes the snapshots.
+
+What is mounted below a path belongs to it, but for memory, network and kernel
+file systems, which are left out and named in the report; so are read-only btrfs
+snapshots nested below it (of snapper, timeshift …), unless selected themselves. Without a snapshot
+provider for a volume the backup fails with no-provider; --provider none reads
+the live files instead and labels the backup "live".
+
+--exclude takes patterns: one without a slash is compared with every name
+('*.tmp'); one that begins with a slash with the whole live path ('/srv/cache');
+any other with the end of the path ('node_modules/.cache'). ** stands for any
+number of directories.
+
+--require one-instant fails, before anything is stored, where the selection
+cannot be taken at one instant.`,
+		Example: `  stillpoint backup /srv /home --exclude '*.tmp'
+  stillpoint backup / --exclude /var/cache --require one-instant
+  stillpoint backup /mnt/usb --provider none`,
+		Args: atLeast(1, "a path to back up"),
+		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), e, &f, args) },
+	}
+	f.repo.add(c)
+	c.Flags().StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what fits this pattern; may be given several times")
+	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what fits a pattern in this file, one per line, # for comments")
+	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one that `stillpoint providers` lists")
+	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant")
+	c.Flags().BoolVarP(&f.oneFS, "one-file-system", "x", false, "leave out what is mounted below the paths")
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.Flags().DurationVar(&f.checkpoint, "checkpoint", 5*time.Minute, "how often an unfinished backup is made resumable; 0 for never")
+	jsonFlag(c, e)
+	return c
+}
+
+func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) error {
+	o := backup.Options{
+		Paths: paths, Exclude: f.exclude, Provider: f.provider, OneFileSystem: f.oneFS, Checkpoint: f.checkpoint,
+		Progress: &repository.Progress{},
+	}
+	for _, r := range f.require {
+		if r != "one-instant" {
+			return problem.Newf(problem.Usage, r, "cannot be required; one-instant can")
+		}
+		o.OneInstant = true
+	}
+	if f.checkpoint < 0 {
+		return problem.Newf(problem.Usage, "--checkpoint", "cannot be negative")
+	}
+	for _, path := range paths {
+		if path == "" {
+			return problem.Newf(problem.Usage, `""`, "is no path")
+		}
+	}
+	for _, name := range f.excludeFiles {
+		ps, err := patterns(name)
+		if err != nil {
+			return err
+		}
+		o.Exclude = append(o.Exclude, ps...)
+	}
+	if _, err := f.repo.folder(e); err != nil {
+		return err
+	}
+	w := e.watcher(f.verbose, f.quiet)
+	en, err := newEngine(w.event)
+	if err != nil {
+		return err
+	}
+	p := e.progress("stored", f.quiet, func() done {
+		t := o.Progress.Total()
+		return done{files: t.Files, bytes: t.Bytes}
+	})
+	o.Expect, o.Counted = p.expect, p != nil
+	w.over = p
+	rep, err := en.Backup(ctx, func(ctx context.Context) (*repository.Repository, error) {
+		r, err := f.repo.open(ctx, e)
+		p.start()
+		return r, err
+	}, o)
+	p.stop()
+	return e.report(rep, err, w, f.quiet)
+}
+
+// patterns reads a file of exclude patterns.
+func patterns(name string) ([]string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, problem.New(problem.Usage, "", err)
+	}
+	defer f.Close()
+	var out []string
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		if line := s.Text(); strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	if err := s.Err(); err != nil {
+		return nil, problem.New(problem.Usage, name, err)
+	}
+	return out, nil
+}
+
+// report prints how a job ended.
+func (e *env) report(rep *job.Report, err error, w *watcher, quiet bool) error {
+	if rep == nil {
+		return err
+	}
+	var perr error
+	switch {
+	case e.json:
+		perr = e.print(rep)
+	case !quiet:
+		w.rest()
+		perr = job.RenderReport(e.stdout, *rep)
+	default:
+		e.say(err)
+	}
+	if perr != nil {
+		// How the job ended is in its log, and decides the exit code; that
+		// nobody could read it here is said besides.
+		e.say(output(perr))
+	}
+	if problem.CodeOf(err) == problem.Uncatalogued && err != nil {
+		fmt.Fprintln(e.stderr, "stillpoint: this failure has no code yet; please report it with the job's log")
+	}
+	return ended(rep, err)
+}

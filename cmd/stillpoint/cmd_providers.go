@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"stillpoint/internal/backup"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/volume"
+)
+
+func newProviders(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "providers [PATH]",
+		Short: "show which snapshot providers can take a volume, and why or why not",
+		Long: `Shows, for the volume that holds PATH and those mounted below it, or for all
+volumes of this host, what each snapshot provider says of it, and which one
+` + "`backup`" + ` would choose.`,
+		Example: `  stillpoint providers /srv
+  stillpoint providers --json`,
+		Args: between(0, 1, ""),
+		RunE: func(c *cobra.Command, args []string) error { return runProviders(c.Context(), e, args) },
+	}
+	jsonFlag(c, e)
+	return c
+}
+
+// candidateInfo is one provider for one volume in `providers --json`.
+type candidateInfo struct {
+	Volume   volume.ID    `json:"volume"`
+	Type     string       `json:"type"`
+	Mount    string       `json:"mount"` // the first place where it shows
+	Provider string       `json:"provider"`
+	Able     bool         `json:"able"`
+	Chosen   bool         `json:"chosen"`
+	Code     problem.Code `json:"code,omitempty"`
+	Reason   string       `json:"reason"`
+}
+
+func runProviders(ctx context.Context, e *env, args []string) error {
+	en, err := newEngine(nil)
+	if err != nil {
+		return err
+	}
+	path := ""
+	if len(args) == 1 {
+		path = args[0]
+	}
+	cs, err := en.Candidates(ctx, path)
+	if err != nil {
+		return err
+	}
+	infos := []candidateInfo{}
+	for _, c := range cs {
+		infos = append(infos, candidateInfoOf(c))
+	}
+	if e.json {
+		return e.print(infos)
+	}
+	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "MOUNTED AT\tTYPE\tPROVIDER\tABLE\tREASON")
+	for _, i := range infos {
+		able := "no"
+		if i.Able {
+			able = "yes"
+		}
+		if i.Chosen {
+			able = "chosen"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quote(i.Mount), i.Type, i.Provider, able, i.Reason)
+	}
+	return w.Flush()
+}
+
+func candidateInfoOf(c backup.Candidate) candidateInfo {
+	i := candidateInfo{
+		Volume: c.Volume.ID, Type: c.Volume.FSType, Mount: c.Volume.Mounts[0].Point, Provider: c.Provider,
+		Able: c.Err == nil, Chosen: c.Chosen, Reason: c.Reason,
+	}
+	if c.Err != nil {
+		i.Code, i.Reason = problem.CodeOf(c.Err), c.Err.Error()
+	}
+	return i
+}

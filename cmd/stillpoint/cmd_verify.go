@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"stillpoint/internal/backup"
+	"stillpoint/internal/repository"
+)
+
+type verifyFlags struct {
+	repo     repoFlags
+	host     string
+	readData bool
+	quiet    bool
+}
+
+func newVerify(e *env) *cobra.Command {
+	var f verifyFlags
+	c := &cobra.Command{
+		Use:   "verify [BACKUP]",
+		Short: "check that backups can be restored",
+		Long: `Checks that everything a backup leads to is in the repository: every listing can
+be read, and every piece of every file is in a pack that exists and is long
+enough. With --read-data every byte is read, too, and its hash checked. Without
+a backup all are checked.`,
+		Example: `  stillpoint verify
+  stillpoint verify latest --read-data`,
+		Args: between(0, 1, ""),
+		RunE: func(c *cobra.Command, args []string) error { return runVerify(c.Context(), e, &f, args) },
+	}
+	f.repo.add(c)
+	c.Flags().StringVar(&f.host, "host", "", "whose latest backup; \"all\" for any (default this host)")
+	c.Flags().BoolVar(&f.readData, "read-data", false, "read every byte and check its hash")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	jsonFlag(c, e)
+	return c
+}
+
+func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error {
+	if _, err := f.repo.folder(e); err != nil {
+		return err
+	}
+	w := e.watcher(false, f.quiet)
+	en, err := newEngine(w.event)
+	if err != nil {
+		return err
+	}
+	o := backup.VerifyOptions{ReadData: f.readData, Progress: &repository.VerifyProgress{}}
+	p := e.progress("verified", f.quiet, func() done {
+		if f.readData {
+			return done{o.Progress.Files.Load(), o.Progress.Read.Load()}
+		}
+		return done{o.Progress.Files.Load(), o.Progress.Bytes.Load()}
+	})
+	w.over = p
+	o.Expect = p.expect
+	o.Choose = func(ctx context.Context, r *repository.Repository) ([]repository.Backup, error) {
+		defer p.start()
+		if len(args) == 0 {
+			return r.Backups(ctx)
+		}
+		b, _, err := choose(ctx, r, f.host, args[0])
+		return []repository.Backup{b}, err
+	}
+	rep, err := en.Verify(ctx, func(ctx context.Context) (*repository.Repository, error) { return f.repo.open(ctx, e) }, o)
+	p.stop()
+	return e.report(rep, err, w, f.quiet)
+}

@@ -1,0 +1,25 @@
+// Command stillpoint backs up running Linux servers to one consistent moment.
+// It holds what belongs to a terminal: commands, flags, printing, exit codes,
+// and in wire.go the list of providers. Decisions are made elsewhere.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	// A reader that went away must not kill a backup with its snapshots.
+	signal.Ignore(syscall.SIGPIPE)
+	code := run(ctx, newEnv(), os.Args[1:])
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"stillpoint/internal/backup"
+	"stillpoint/internal/job"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/btrfs"
+	"stillpoint/internal/volume"
+)
+
+// providers names every snapshot provider, best first: what a file system does
+// by itself comes before what is put below or around it.
+func providers() []snapshot.Provider {
+	return []snapshot.Provider{btrfs.New(host)}
+}
+
+// host is what is mounted now.
+func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }
+
+// newEngine is where the parts of the program meet.
+func newEngine(watch func(job.Event)) (*backup.Engine, error) {
+	dir, err := job.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	return &backup.Engine{Providers: providers(), JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
+}
