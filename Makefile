@@ -1,0 +1,41 @@
+# The two words a new user needs are demo and test; `make help` lists all.
+GO      ?= go
+RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  = -s -w -X main.release=$(RELEASE)
+
+.PHONY: help build demo test lint race bench soak clean packages
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build the static binary ./stillpoint
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o stillpoint ./cmd/stillpoint
+
+packages: ## install the Debian packages that the tests use
+	./test/packages test
+
+demo: build ## back up a busy btrfs volume, restore it, show that it is of one moment
+	./test/packages demo
+	$(GO) run ./test/demo ./stillpoint
+
+test: packages ## run all tests; as root, on scratch loop devices; some ten minutes
+	$(GO) test -p 1 -timeout 20m ./... # one package at a time: what one test leaves, clean-up in another would find
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l cmd internal bench test *.go)" || { gofmt -l cmd internal bench test *.go; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags faults ./...
+	$(GO) tool staticcheck ./...
+
+race: packages ## run the packages that are mostly goroutines and locks under the race detector
+	$(GO) test -race -short -p 1 -timeout 20m ./internal/job ./internal/snapshot/fake
+
+soak: packages ## run what takes too long for every day: a directory with a million names
+	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
+
+bench: build ## compare with restic, borg and kopia on the same data; takes a while
+	./test/packages bench
+	$(GO) run ./bench
+
+clean: ## remove what was built
+	rm -f stillpoint
