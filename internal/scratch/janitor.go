@@ -2,8 +2,13 @@ package scratch
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"stillpoint/internal/tool"
 )
@@ -28,24 +33,42 @@ awk -v base="$base/" 'index($5, base) == 1 { exit 1 }' /proc/self/mountinfo && r
 
 // A janitor cleans up after this process.
 type janitor struct {
+	lock    *os.File // held as long as this process lives
 	stdin   *os.File
 	process *tool.Process
 }
 
+const (
+	prefix   = "stillpoint-scratch-"
+	lockName = "owner"
+)
+
 // startJanitor starts one for the directory base.
 func startJanitor(tb testing.TB, base string) janitor {
 	tb.Helper()
+	lock, err := os.Create(filepath.Join(base, lockName))
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer r.Close()
-	c := tool.Command{Name: "sh", Args: []string{"-c", janitorScript, "janitor", base}, Stdin: r}
-	p, err := c.Start(context.Background(), nil)
+	p, err := clean(base, r)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return janitor{w, p}
+	return janitor{lock, w, p}
+}
+
+// clean starts the script, which waits for the end of stdin.
+func clean(base string, stdin *os.File) (*tool.Process, error) {
+	c := tool.Command{Name: "sh", Args: []string{"-c", janitorScript, "janitor", base}, Stdin: stdin}
+	return c.Start(context.Background(), nil)
 }
 
 // stop lets it do what is left to do, and waits for it.
@@ -54,4 +77,43 @@ func (j janitor) stop(tb testing.TB) {
 	if err := j.process.Wait(); err != nil {
 		tb.Errorf("scratch: janitor: %v", err)
 	}
+	j.lock.Close()
+}
+
+// sweep removes what earlier tests left that were killed with their janitors.
+// What it cannot remove stays for the next one.
+func sweep(tb testing.TB) {
+	tb.Helper()
+	all, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	for _, base := range all {
+		lock := abandoned(base)
+		if lock == nil {
+			continue
+		}
+		tb.Logf("scratch: %s is of a test that was killed", base)
+		if p, err := clean(base, nil); err == nil {
+			_ = p.Wait()
+		}
+		lock.Close()
+	}
+}
+
+// abandoned opens what it locks when the owner of a scratch directory is dead,
+// and returns nil when it lives.
+func abandoned(base string) *os.File {
+	f, err := os.Open(filepath.Join(base, lockName))
+	if errors.Is(err, fs.ErrNotExist) { // half made, or half removed
+		if st, err := os.Stat(base); err != nil || time.Since(st.ModTime()) < time.Hour {
+			return nil
+		}
+		f, err = os.Open(base)
+	}
+	if err != nil {
+		return nil
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil
+	}
+	return f
 }

@@ -1,6 +1,7 @@
 // Package scratch gives tests real file systems on loop devices. What it makes
 // is gone when the test ends, also when the test fails, hangs or is killed: a
-// janitor process waits for the end of the test's own. It complains when a test
+// janitor process waits for the end of the test's own, and what both left, for
+// they were killed together, goes with the next volume. It complains when a test
 // leaves a volume in use. It knows how to format, mount and clean up, and
 // nothing of what is tested.
 package scratch
@@ -24,9 +25,10 @@ type Volume struct {
 	Dir     string   // where it is mounted
 	Devices []string // what it lies on: "/dev/loop0"
 
-	fsType string
-	base   string // holds the images and all mount points
-	mounts int
+	fsType  string
+	base    string // holds the images and all mount points
+	mounts  int
+	janitor janitor
 }
 
 // An Option changes how a volume is made.
@@ -72,15 +74,15 @@ func New(tb testing.TB, fsType string, size int64, opts ...Option) *Volume {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	base, err := os.MkdirTemp("", "stillpoint-scratch-")
+	sweep(tb)
+	base, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	v := &Volume{fsType: fsType, base: base}
-	j := startJanitor(tb, base)
+	v := &Volume{fsType: fsType, base: base, janitor: startJanitor(tb, base)}
 	tb.Cleanup(func() {
 		v.remove(tb)
-		j.stop(tb)
+		v.janitor.stop(tb)
 	})
 	for i := range o.devices {
 		v.Devices = append(v.Devices, v.device(tb, i, size))

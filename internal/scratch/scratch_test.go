@@ -1,10 +1,12 @@
 package scratch
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -45,35 +47,65 @@ func TestDevices(t *testing.T) {
 
 // A test that is killed leaves nothing.
 func TestKilled(t *testing.T) {
-	NeedRoot(t)
-	if os.Getenv("SCRATCH_TEST_CHILD") != "" {
-		v := New(t, "btrfs", 128*MiB)
-		_ = os.WriteFile(os.Getenv("SCRATCH_TEST_CHILD"), []byte(v.base), 0o600)
-		time.Sleep(time.Minute)
-		return
+	base := killed(t, "TestKilled", false)
+	waitGone(base)
+	checkGone(t, base)
+}
+
+// waitGone waits for another process that removes base.
+func waitGone(base string) {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(base); err != nil {
+			return
+		}
 	}
-	told := filepath.Join(t.TempDir(), "base")
-	child := exec.Command(os.Args[0], "-test.run=^TestKilled$")
-	child.Env = append(os.Environ(), "SCRATCH_TEST_CHILD="+told)
+}
+
+// What a test left that was killed together with its janitor goes with the next
+// volume, and nothing of one that lives.
+func TestKilledWithJanitor(t *testing.T) {
+	living := New(t, "ext4", 64*MiB)
+	base := killed(t, "TestKilledWithJanitor", true)
+	New(t, "ext4", 64*MiB)
+	waitGone(base) // another package's test may have been faster, and be at it
+	checkGone(t, base)
+	if err := os.WriteFile(living.Dir+"/file", nil, 0o600); err != nil || len(mountsBelow(living.base)) != 1 {
+		t.Errorf("the living one: %v", err)
+	}
+}
+
+// killed runs the test in a child that makes a volume, kills it, and its
+// janitor before that if so wanted, and returns the volume's base.
+func killed(t *testing.T, test string, withJanitor bool) (base string) {
+	t.Helper()
+	NeedRoot(t)
+	const told = "SCRATCH_TEST_CHILD"
+	if path := os.Getenv(told); path != "" {
+		v := New(t, "btrfs", 128*MiB)
+		_ = os.WriteFile(path+".new", fmt.Appendf(nil, "%s %d", v.base, v.janitor.process.Pid()), 0o600)
+		_ = os.Rename(path+".new", path)
+		time.Sleep(time.Minute)
+	}
+	path := filepath.Join(t.TempDir(), "told")
+	child := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	child.Env = append(os.Environ(), told+"="+path)
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var base string
+	var janitor int
 	for end := time.Now().Add(30 * time.Second); base == "" && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		b, _ := os.ReadFile(told)
-		base = string(b)
+		b, _ := os.ReadFile(path)
+		_, _ = fmt.Sscan(string(b), &base, &janitor)
+	}
+	if withJanitor && janitor > 0 {
+		_ = syscall.Kill(-janitor, syscall.SIGKILL)
 	}
 	_ = child.Process.Kill()
 	_ = child.Wait()
 	if base == "" {
 		t.Fatal("the child made no volume")
 	}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(base); err != nil {
-			break
-		}
-	}
-	checkGone(t, base)
+	return base
 }
 
 func checkGone(t *testing.T, base string) {

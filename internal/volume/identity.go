@@ -88,6 +88,7 @@ type pool struct {
 	fsid    string // as the kernel calls it now
 	uuid    string // as it stays
 	label   string
+	twin    bool     // it has a temporary fsid, as another one with its uuid is mounted
 	devices []string // numbers
 }
 
@@ -127,7 +128,7 @@ func (r *reader) allBtrfs() []pool {
 		// A copy of a mounted btrfs gets a random fsid for as long as it is
 		// mounted (Linux 6.7, TEMP_FSID); the one on disk is still told.
 		if stays := attribute(dir, "metadata_uuid"); attribute(dir, "temp_fsid") == "1" && stays != "" {
-			p.uuid = stays
+			p.uuid, p.twin = stays, true
 		}
 		for _, l := range links {
 			if n := attribute(dir, filepath.Join("devices", l.Name(), "dev")); n != "" {

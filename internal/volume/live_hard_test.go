@@ -50,6 +50,13 @@ func TestLiveTwins(t *testing.T) {
 		}
 		expect(t, table, a, ID(uuid+suffix), a, ".", a)
 		expect(t, table, b, ID(uuid+"@"+copied.Device+suffix), b, ".", b)
+		if c.fsType == "btrfs" { // the kernel says which is which, not the order
+			again := makeDir(t, dir, "again")
+			bind(t, a, again)
+			run(t, "umount", a)
+			expect(t, readLive(t), again, ID(uuid+suffix), again, ".", again)
+			a = again
+		}
 		run(t, "umount", a)
 		expect(t, readLive(t), b, ID(uuid+suffix), b, ".", b) // alone, it is what it is
 	}
@@ -110,19 +117,10 @@ func TestLiveDeadServers(t *testing.T) {
 	}
 	dir := scratch(t)
 	loop := run(t, "losetup", "--find", "--show", image(t, filepath.Join(dir, "image"), 1<<20, "true"))
-	defer run(t, "losetup", "--detach", loop)
 	remote, local := makeDir(t, dir, "remote"), makeDir(t, dir, "local")
-	for _, m := range [][3]string{{"me@host:/srv", remote, "fuse.sshfs"}, {loop, local, "fuseblk"}} {
-		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close() // ends all requests
-		options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", f.Fd())
-		if err := syscall.Mount(m[0], m[1], m[2], syscall.MS_NODEV|syscall.MS_NOSUID, options); err != nil {
-			t.Fatal(err)
-		}
-	}
+	silent(t, "me@host:/srv", remote, "fuse.sshfs")
+	silent(t, loop, local, "fuseblk")
+	run(t, "losetup", "--detach", loop) // when it is unmounted, however that comes
 	start := time.Now()
 	table := readLive(t)
 	if d := time.Since(start); d < answerLimit || d > answerLimit+time.Second {
@@ -135,6 +133,69 @@ func TestLiveDeadServers(t *testing.T) {
 	expectCode(t, table, filepath.Join(remote, "x"), problem.VolumeNetwork)
 	if d := time.Since(start); d < locateLimit || d > locateLimit+time.Second {
 		t.Errorf("the lookup took %s", d)
+	}
+}
+
+// silent mounts a FUSE file system whose program never answers.
+func silent(t *testing.T, source, point, fsType string) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() }) // ends all requests
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", f.Fd())
+	if err := syscall.Mount(source, point, fsType, syscall.MS_NODEV|syscall.MS_NOSUID, options); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lateProbe calls late before it asks a file system for the first time.
+type lateProbe struct {
+	host
+	late func()
+}
+
+func (p lateProbe) FileSystem(point string, mount int) (Facts, error) {
+	p.late()
+	return p.host.FileSystem(point, mount)
+}
+
+// TestLiveServerComes mounts something that does not answer after the list of
+// mounts was read, over what is about to be asked, and above it.
+func TestLiveServerComes(t *testing.T) {
+	t.Parallel() // it waits for seconds
+	if !inNamespace(t) {
+		return
+	}
+	for _, c := range []struct {
+		where string        // it comes
+		limit time.Duration // of the reading
+	}{{"outer/inner", time.Second}, {"outer", answerLimit + time.Second}} {
+		dir := scratch(t)
+		point := filepath.Join(dir, "outer/inner")
+		mountTmpfs(t, point)
+		var once sync.Once
+		roots := Host()
+		roots.Probe = lateProbe{late: func() {
+			once.Do(func() { silent(t, "server:/x", filepath.Join(dir, c.where), "fuse.sshfs") })
+		}}
+		start := time.Now()
+		table, err := Read(t.Context(), roots)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > c.limit {
+			t.Errorf("%s: reading took %s", c.where, d)
+		}
+		if w := fmt.Sprint(table.Warnings()); !strings.Contains(w, "sizes of "+point) {
+			t.Errorf("%s: got warnings %s", c.where, w)
+		}
+		start = time.Now()
+		expectCode(t, table, filepath.Join(point, "x"), problem.VolumeLost)
+		if d := time.Since(start); d > locateLimit+time.Second {
+			t.Errorf("%s: the lookup took %s", c.where, d)
+		}
 	}
 }
 

@@ -161,6 +161,6 @@ func FuzzMountinfo(f *testing.F) {
 			r.behindServer(n.mount.ID)
 			relative(n.mount, path)
 		}
-		setIDs(r.volumes)
+		setIDs(r.volumes, nil)
 	})
 }

@@ -27,7 +27,7 @@ func Read(ctx context.Context, roots Roots) (*Table, error) {
 	r := &reader{
 		ctx: ctx, roots: roots, until: time.Now().Add(readLimit),
 		devices:  devices{sys: roots.Sys, dev: roots.Dev, seen: map[string]block{}},
-		udevSeen: map[string]map[string]string{},
+		udevSeen: map[string]map[string]string{}, twins: map[string]bool{},
 	}
 	records, err := r.records()
 	if err != nil {
@@ -40,7 +40,7 @@ func Read(ctx context.Context, roots Roots) (*Table, error) {
 			return nil, fmt.Errorf("read mounts: %w", ctx.Err())
 		}
 	}
-	setIDs(r.volumes)
+	setIDs(r.volumes, r.twins)
 	swaps, err := r.swaps()
 	if err != nil {
 		return nil, fmt.Errorf("read swap areas: %w", err)
@@ -65,6 +65,7 @@ type reader struct {
 	devices  devices
 	udevSeen map[string]map[string]string
 	pools    []pool
+	twins    map[string]bool // by device: what the kernel does not call by the UUID on disk
 	volumes  []Volume
 	tree     tree
 	warnings []error
@@ -155,7 +156,7 @@ func (r *reader) complete(v *Volume) {
 	switch v.FSType {
 	case "btrfs":
 		p := r.btrfs(facts.UUID, v.Source)
-		v.UUID, v.Stack = p.uuid, r.devices.stack(p.devices...)
+		v.UUID, v.Stack, r.twins[v.Device] = p.uuid, r.devices.stack(p.devices...), p.twin
 		if v.Label == "" {
 			v.Label = p.label
 		}
@@ -215,8 +216,13 @@ func ask[T any](r *reader, f func() (T, error)) (T, error) {
 }
 
 // setIDs gives every volume its ID.
-func setIDs(volumes []Volume) {
+func setIDs(volumes []Volume, twins map[string]bool) {
 	owner := map[string]string{} // UUID to device
+	for _, v := range volumes {
+		if v.FSType == "btrfs" && v.UUID != "" && owner[v.UUID] == "" && !twins[v.Device] {
+			owner[v.UUID] = v.Device
+		}
+	}
 	for i := range volumes {
 		v := &volumes[i]
 		name := v.UUID

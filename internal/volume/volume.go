@@ -1,8 +1,8 @@
 // Package volume says what is mounted on this host and what lies below it:
 // identity, type, device stack, sizes, options, nested mounts and bind mounts.
 // It reads /proc, /sys, the data of udev and a few ioctls, runs no programs,
-// waits for no dead server, and returns plain values. It does not know that snapshots exist: it never says "supported",
-// only "is".
+// waits for no dead server, and returns plain values. It does not know that
+// snapshots exist: it never says "supported", only "is".
 package volume
 
 // ID names a volume for as long as its file system lives, whatever device
@@ -10,7 +10,8 @@ package volume
 // "UUID/SUBVOLUME-ID", for ZFS "zfs:DATASET"; file systems without an UUID are
 // "FSTYPE:MAJOR:MINOR", which lasts until they are unmounted. Where two mounted
 // file systems have the same UUID, because one is a block-wise copy of the
-// other, the first in mountinfo keeps it and the others are "UUID@MAJOR:MINOR".
+// other, the first in mountinfo keeps it (of btrfs the one that the kernel calls
+// so) and the others are "UUID@MAJOR:MINOR".
 type ID string
 
 // Kind tells volumes apart by where their data lives.

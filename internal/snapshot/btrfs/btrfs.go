@@ -49,7 +49,11 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if file, busy := swaps[subvolume{fs.uuid, v.Subvolume.ID}]; busy {
 		return swapProblem(v, file)
 	}
-	return nil
+	space, err := newSpace()
+	if err != nil {
+		return err
+	}
+	return space.Close()
 }
 
 // A subvolume is the identity of one on this host.
@@ -75,7 +79,7 @@ func (p *Provider) swaps(ctx context.Context) (map[subvolume]string, error) {
 		}
 		// What cannot be found by its path is found by the kernel: then
 		// the snapshot itself fails.
-		if sv, err := locate(s.Path); err == nil {
+		if sv, err := locate(ctx, s.Path); err == nil {
 			found[sv] = s.Path
 		}
 	}

@@ -34,8 +34,10 @@
 // which another process may have by then. A snapshot is deleted by its id when
 // its UUID is the one on record. If its process died before it could write the
 // UUID down, then parent UUID, read-only flag, a creation after the record and
-// the directory it was made in must all fit. A snapshot of the top level has an empty directory in place of
-// /.stillpoint. The folder goes with the last set if it has our tag.
+// the directory it was made in must all fit. A snapshot of the top level has an
+// empty directory in place of /.stillpoint. The folder goes with the last set if
+// it has our tag. Who owns the top level may have renamed it: snapshots are
+// looked for in the list of subvolumes, too, and from there the folder is found.
 //
 // Views are put together in a private mount namespace and reached by
 // descriptor; they are gone with the process.
@@ -81,13 +83,17 @@
 //
 // A file system mounted with flushoncommit keeps the order of all writes: 0 of
 // 180 of the first kind, and the check passes. There all data in memory is
-// written within the transaction, while nobody else can start a change.
+// written within the transaction, while nobody else can start a change. No
+// other way was found (doc/design/002): on a frozen file system the call waits
+// for the thaw, and then writers are as early as it is.
 //
 // # What it cannot do
 //
 // A subvolume with a swap file in use cannot be taken: swap-active for a
 // selected path, a gap with that code for a nested one. A file system that is
-// read-only has no snapshots; it is not made writable either.
+// read-only has no snapshots; it is not made writable either. One whose UUID is
+// on another device, too, and that the kernel therefore knows by a temporary one
+// (Linux 6.7), is refused, and nothing on it is cleaned up.
 //
 // Before about Linux 6.8 a snapshot of a subvolume that was just deleted turns the
 // file system read-only; we ask directly before, but the kernel may be faster.

@@ -1,6 +1,7 @@
 package btrfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/btrfs"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/volume"
 )
@@ -18,6 +21,7 @@ import (
 // A filesystem is a btrfs whose top level is mounted for us alone.
 type filesystem struct {
 	uuid   btrfs.UUID
+	twin   bool     // another device has the UUID that is on its disk, too
 	mount  *os.File // the mount itself, to be attached
 	top    *os.File // its root directory
 	before uint64   // transactions before this one are older than what was planned by
@@ -34,29 +38,31 @@ func open(v volume.Volume) (*filesystem, error) {
 	if v.Subvolume.ID == 0 || v.Subvolume.Path == "" {
 		return nil, problem.Newf(problem.VolumeLost, string(v.ID), "its subvolume was deleted")
 	}
-	return openTop(v)
+	f, err := openTop(v)
+	if err == nil && f.twin {
+		f.close()
+		return nil, problem.Newf(problem.SnapshotFailed, string(v.ID), "another device has the UUID %s, too: one is a block-wise copy of the other. "+
+			"The kernel knows the file system on %s, which was mounted later, only by the temporary UUID %s, so a snapshot of it would not be known again. "+
+			"Give it an UUID of its own (unmount it, btrfstune -u %s), or mount it alone (unmount both, btrfs device scan --forget)", v.UUID, v.Source, f.uuid, v.Source)
+	}
+	return f, err
 }
 
-// openTop is open for any subvolume of the file system.
+// openTop is open for any subvolume of the file system, and for a twin.
 func openTop(v volume.Volume) (*filesystem, error) {
 	var why error
 	for _, device := range devices(v) {
-		f, err := mountTop(device)
-		if err != nil {
-			why = errors.Join(why, err)
-			continue
-		}
-		if f.uuid.String() == v.UUID {
+		f, err := mountTop(device, v)
+		if err == nil {
 			return f, nil
 		}
-		why = errors.Join(why, fmt.Errorf("%s has file system %s by now", device, f.uuid))
-		f.close()
+		why = errors.Join(why, err)
 	}
 	switch {
 	case why == nil:
 		return nil, problem.Newf(problem.VolumeLost, string(v.ID), "no device of it has a path")
 	case errors.Is(why, fs.ErrPermission):
-		return nil, problem.New(problem.NotAllowed, string(v.ID), why)
+		return nil, problem.New(problem.NotAllowed, string(v.ID), fmt.Errorf("to mount its top level needs CAP_SYS_ADMIN on the host, not only in a container: %w", why))
 	case errors.Is(why, syscall.EBUSY), errors.Is(why, syscall.ENOSYS):
 		// It is there, but cannot be mounted once more: for SELinux,
 		// when its mounts set a context, or on a kernel that is too old.
@@ -79,35 +85,79 @@ func devices(v volume.Volume) []string {
 	return slices.Compact(paths)
 }
 
-// mountTop mounts the top level of the btrfs on a device. Since the file system
-// is mounted already this is one more mount of the same superblock, and "ro"
-// keeps the kernel from making a superblock writable that is not (mount_subvol()
-// before Linux 6.8, btrfs_reconfigure_for_mount() since); the mount itself is
-// writable all the same.
-func mountTop(device string) (*filesystem, error) {
+// onOne tells whether one of these device numbers is that of a device of v, as
+// far as these are known. Others may have been added or replaced since.
+func onOne(v volume.Volume, numbers ...string) bool {
+	known := false
+	for _, d := range v.Stack {
+		if d.Level == 0 {
+			known = true
+			if slices.Contains(numbers, d.Number) {
+				return true
+			}
+		}
+	}
+	return !known || len(numbers) == 0
+}
+
+// mountTop mounts the top level of the btrfs on a device, which must be v's.
+func mountTop(device string, v volume.Volume) (*filesystem, error) {
+	// The name may be another device's by now, whose file system is not to be
+	// mounted. Between here and there it may still become that: so verify.
+	number, err := btrfs.DeviceNumber(device)
+	if err != nil {
+		return nil, err
+	}
+	if !onOne(v, number) {
+		return nil, fmt.Errorf("%s is device %s by now", device, number)
+	}
 	f := &filesystem{}
-	if err := f.mountTop(device); err != nil {
+	if err = f.mountTop(device); err == nil {
+		err = f.verify(v)
+	}
+	if err != nil {
 		f.close()
 		return nil, err
 	}
 	return f, nil
 }
 
+// mountTop mounts. Since the file system is mounted already this is one more
+// mount of the same superblock, and "ro" keeps the kernel from making a
+// superblock writable that is not (mount_subvol() before Linux 6.8,
+// btrfs_reconfigure_for_mount() since); the mount itself is writable all the
+// same. If it is one that was not mounted, "ro" and "nologreplay" keep the
+// kernel from writing to it; for one that is, the latter is not looked at.
 func (f *filesystem) mountTop(device string) (err error) {
-	options := []mount.Option{{Key: "source", Value: device}, {Key: "ro"}, {Key: "subvolid", Value: fmt.Sprint(btrfs.TopLevel)}}
+	options := []mount.Option{
+		{Key: "source", Value: device}, {Key: "ro"}, {Key: "rescue", Value: "nologreplay"},
+		{Key: "subvolid", Value: fmt.Sprint(btrfs.TopLevel)},
+	}
 	f.mount, err = mount.Open("btrfs", options, mount.NoDevices|mount.NoSetUID|mount.NoExecute|mount.NoAtime)
 	if err != nil {
 		return err
 	}
-	if f.top, err = mount.OpenBelow(f.mount, "."); err != nil {
-		return err
-	}
+	f.top, err = mount.OpenBelow(f.mount, ".")
+	return err
+}
+
+// verify makes sure that what was mounted is the file system of v.
+func (f *filesystem) verify(v volume.Volume) error {
 	d, err := btrfs.Describe(f.top)
 	if err != nil {
 		return err
 	}
 	// The transaction that runs may have changes that come after us.
 	f.uuid, f.before = d.UUID, d.Generation
+	// Where two devices have the same UUID, the kernel gives the one that is
+	// mounted later a temporary one (Linux 6.7; before, it does not mount it).
+	f.twin = f.uuid.String() != v.UUID && d.OnDisk.String() == v.UUID
+	switch {
+	case f.uuid.String() != v.UUID && !f.twin:
+		return fmt.Errorf("%s has file system %s by now", f.mount.Name(), f.uuid)
+	case !onOne(v, btrfs.DeviceNumbers(f.uuid)...):
+		return fmt.Errorf("file system %s is on other devices by now", f.uuid)
+	}
 	return nil
 }
 
@@ -137,9 +187,47 @@ func (f *filesystem) close() {
 	}
 }
 
-// locate tells which subvolume a file lies in.
-func locate(path string) (subvolume, error) {
-	f, err := os.Open(path)
+// answerLimit is how long a path may take to be looked up: something that does
+// not answer may be mounted there by now.
+const answerLimit = 2 * time.Second
+
+// locate tells which subvolume a regular file lies in.
+func locate(ctx context.Context, path string) (subvolume, error) {
+	type answer struct {
+		subvolume
+		err error
+	}
+	told := make(chan answer, 1) // one that hangs is left behind
+	go func() {
+		s, err := ask(path)
+		told <- answer{s, err}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	select {
+	case a := <-told:
+		return a.subvolume, a.err
+	case <-ctx.Done():
+		return subvolume{}, fmt.Errorf("look up %s: %w", path, ctx.Err())
+	}
+}
+
+// ask is locate, for as long as it takes. Nothing but a regular file is
+// opened: a FIFO would wait, and a device might do something.
+func ask(path string) (subvolume, error) {
+	place, err := file.Open(file.Here, path, file.Place|file.Final)
+	if err != nil {
+		return subvolume{}, err
+	}
+	defer file.Close(place)
+	st, err := file.Stat(place, "", file.Itself|file.Cached)
+	if err != nil {
+		return subvolume{}, err
+	}
+	if st.Kind != file.Regular {
+		return subvolume{}, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", place), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return subvolume{}, err
 	}

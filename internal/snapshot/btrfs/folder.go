@@ -31,12 +31,19 @@ const (
 // removed. A kill between making and tagging leaves an empty one that is used
 // again and stays; to make it under another name would leave that one, which
 // would not be used again.
-type folder struct{ dir *os.File }
+//
+// It lies in a directory that may be a user's, who can then rename it, but not
+// move it elsewhere or change what is in it. So everything goes by descriptor,
+// and one that was renamed is found by its inode.
+type folder struct {
+	dir   *os.File
+	inode uint64
+}
 
 // openFolder opens the folder, or returns nil where there is none. One that
 // was not made by us is refused.
-func openFolder(top *os.File) (*folder, error) {
-	dir, err := openMaybe(top, folderName)
+func openFolder(top *os.File, name string) (*folder, error) {
+	dir, err := openMaybe(top, name)
 	switch {
 	case err == nil && dir == nil:
 		return nil, nil
@@ -45,7 +52,7 @@ func openFolder(top *os.File) (*folder, error) {
 	case err != nil:
 		return nil, coded(folderName, err)
 	}
-	f := &folder{dir}
+	f := &folder{dir: dir}
 	if err := f.check(); err != nil {
 		f.close()
 		return nil, err
@@ -60,6 +67,7 @@ func (f *folder) check() error {
 	if err != nil {
 		return coded(folderName, err)
 	}
+	f.inode = st.Inode
 	s, err := btrfs.Ask(f.dir)
 	switch {
 	case err != nil:
@@ -84,7 +92,7 @@ func makeFolder(ctx context.Context, top *os.File) (f *folder, lock io.Closer, e
 		} else if !errors.Is(err, syscall.EEXIST) {
 			return nil, nil, coded(folderName, err)
 		}
-		f, err := openFolder(top)
+		f, err := openFolder(top, folderName)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -165,31 +173,33 @@ func (f *folder) lock(ctx context.Context) (io.Closer, error) {
 
 // named tells whether f is what the name leads to.
 func (f *folder) named(top *os.File) bool {
-	byName, err := file.Stat(fd(top), folderName, file.NoFollow)
-	if err != nil {
-		return false
-	}
-	st, err := file.Stat(fd(f.dir), "", file.Itself)
-	return err == nil && st.Inode == byName.Inode
+	st, err := file.Stat(fd(top), folderName, file.NoFollow)
+	return err == nil && st.Inode == f.inode
 }
 
-// removeFolder removes the folder if it is ours and empty and nobody is about
-// to put something there.
-func removeFolder(ctx context.Context, top *os.File) error {
-	f, err := openFolder(top)
-	if f == nil || err != nil {
-		return err
+// removeFolder removes the folder f, or if that is nil the one at its place, if
+// it is ours and empty and nobody is about to put something there.
+func removeFolder(ctx context.Context, top *os.File, f *folder) error {
+	if f == nil {
+		var err error
+		if f, err = openFolder(top, folderName); f == nil || err != nil {
+			return err
+		}
+		defer f.close()
 	}
-	defer f.close()
 	lock, err := f.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	if ours, err := f.ours(); !ours || err != nil || !f.named(top) {
+	if ours, err := f.ours(); !ours || err != nil {
 		return err
 	}
-	err = file.RemoveDirectory(fd(top), folderName)
+	name, err := nameOf(top, f.inode)
+	if name == "" || err != nil {
+		return coded(folderName, err)
+	}
+	err = file.RemoveDirectory(fd(top), name)
 	// Somebody may have put something there, or mounted something on it.
 	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.ENOENT) {
 		return nil

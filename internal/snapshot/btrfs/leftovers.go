@@ -15,7 +15,7 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// Leftovers looks into the folder of every mounted btrfs.
+// Leftovers looks into the folders of every mounted btrfs.
 func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -28,19 +28,19 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	var errs []error
 	seen := map[string]bool{}
 	for _, v := range t.Volumes() {
-		if v.FSType != "btrfs" || seen[v.UUID] {
+		if v.FSType != "btrfs" || seen[v.Device] { // not the UUID, which a copy has, too
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return found, err
 		}
-		seen[v.UUID] = true
+		seen[v.Device] = true
 		l, err := leftovers(ctx, v)
 		for _, one := range l {
 			found = append(found, one)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("look for leftovers on %s: %w", v.UUID, err))
+			errs = append(errs, fmt.Errorf("look for leftovers on %s (%s): %w", v.Source, v.UUID, err))
 		}
 	}
 	return found, errors.Join(errs...)
@@ -53,41 +53,95 @@ func leftovers(ctx context.Context, v volume.Volume) ([]*leftover, error) {
 		return nil, err
 	}
 	defer f.close()
-	if f.folder, err = openFolder(f.top); f.folder == nil || err != nil {
-		return nil, err
+	s := scan{f: f, v: v}
+	s.atPlace(ctx)
+	s.renamed(ctx)
+	return s.found, errors.Join(s.errs...)
+}
+
+// A scan goes through the folders of a file system.
+type scan struct {
+	f      *filesystem
+	v      volume.Volume
+	folder *folder // that is looked into
+	names  []string
+	found  []*leftover
+	errs   []error
+}
+
+// atPlace looks into the folder where it belongs.
+func (s *scan) atPlace(ctx context.Context) {
+	f, err := openFolder(s.f.top, folderName)
+	if f != nil {
+		defer f.close()
+		err = s.look(ctx, f)
 	}
-	lock, err := f.folder.lock(ctx)
 	if err != nil {
-		return nil, err
+		s.errs = append(s.errs, err)
+	}
+}
+
+// renamed looks into folders that somebody has renamed. What is none of ours
+// is no concern of ours there.
+func (s *scan) renamed(ctx context.Context) {
+	others, err := strays(s.f.top)
+	if err != nil {
+		s.errs = append(s.errs, coded(folderName, err))
+	}
+	for inode, set := range others {
+		f, err := findFolder(s.f.top, inode)
+		if f == nil || err != nil {
+			continue
+		}
+		if !f.named(s.f.top) && f.records(set, s.f.uuid) {
+			if err := s.look(ctx, f); err != nil {
+				s.errs = append(s.errs, err)
+			}
+		}
+		f.close()
+	}
+}
+
+// records tells whether the folder has a record of ours of a set.
+func (f *folder) records(set string, fs btrfs.UUID) bool {
+	r, err := readRecord(f, set, fs)
+	if err != nil {
+		return false
+	}
+	r.close()
+	return true
+}
+
+// look looks into one folder.
+func (s *scan) look(ctx context.Context, f *folder) error {
+	lock, err := f.lock(ctx)
+	if err != nil {
+		return err
 	}
 	defer lock.Close()
-	names, err := f.folder.names("")
-	if err != nil {
-		return nil, err
+	s.folder = f
+	if s.names, err = f.names(""); err != nil {
+		return err
 	}
-	if !f.folder.named(f.top) {
-		return nil, nil // another process has just removed it
+	switch name, err := nameOf(s.f.top, f.inode); {
+	case err != nil || name == "":
+		return coded(folderName, err) // another process has just removed it
+	case len(s.names) > 0 && s.f.twin:
+		return foreign("", "lies on "+s.v.Source+", whose UUID another device has, too: one is a block-wise copy of the other, "+
+			"and which of them this was made on cannot be told")
+	case len(s.names) > 0:
+		s.sets()
+		return nil
 	}
-	if len(names) == 0 {
-		if ours, err := f.folder.ours(); !ours || err != nil {
-			return nil, err
-		}
-		return []*leftover{{volume: v, member: btrfs.TopLevel}}, nil
+	ours, err := f.ours()
+	if ours {
+		s.found = append(s.found, &leftover{volume: s.v, folder: f.inode, member: btrfs.TopLevel})
 	}
-	s := scan{f: f, v: v, names: names}
-	return s.leftovers()
+	return err
 }
 
-// A scan goes through a folder that is not empty.
-type scan struct {
-	f     *filesystem
-	v     volume.Volume
-	names []string
-	found []*leftover
-	errs  []error
-}
-
-func (s *scan) leftovers() ([]*leftover, error) {
+// sets goes through a folder that is not empty.
+func (s *scan) sets() {
 	sets := map[string]bool{}
 	for _, name := range s.names {
 		if set, ok := strings.CutSuffix(name, recordSuffix); ok && validID(set) {
@@ -101,12 +155,11 @@ func (s *scan) leftovers() ([]*leftover, error) {
 			s.errs = append(s.errs, foreign(name, "belongs to no set of ours"))
 		}
 	}
-	return s.found, errors.Join(s.errs...)
 }
 
 // record looks at one set.
 func (s *scan) record(set string) {
-	r, err := readRecord(s.f.folder, set, s.f.uuid)
+	r, err := readRecord(s.folder, set, s.f.uuid)
 	if err != nil {
 		s.errs = append(s.errs, err)
 		return
@@ -128,14 +181,14 @@ func (s *scan) record(set string) {
 		ids = append(ids, btrfs.TopLevel) // the record alone
 	}
 	for _, id := range ids {
-		s.found = append(s.found, &leftover{volume: s.v, set: set, member: id})
+		s.found = append(s.found, &leftover{volume: s.v, folder: s.folder.inode, set: set, member: id})
 	}
 	s.strangers(set, ids)
 }
 
 // strangers reports what is in the directory of a set and is not on record.
 func (s *scan) strangers(set string, ids []uint64) {
-	names, err := s.f.folder.names(set)
+	names, err := s.folder.names(set)
 	if err != nil {
 		s.errs = append(s.errs, err)
 	}
@@ -173,6 +226,7 @@ func (f *folder) names(dir string) ([]string, error) {
 // shares goes with the last one.
 type leftover struct {
 	volume volume.Volume // one of the same file system
+	folder uint64        // its inode
 	set    string        // "" for the empty folder alone
 	member uint64
 }
@@ -219,11 +273,14 @@ func (l *leftover) release(ctx context.Context) error {
 	if err := f.writable(); err != nil {
 		return err
 	}
-	if f.folder, err = openFolder(f.top); f.folder == nil || err != nil {
+	if f.twin {
+		return foreign("", "another device has the UUID of "+l.volume.Source+", too")
+	}
+	if f.folder, err = findFolder(f.top, l.folder); f.folder == nil || err != nil {
 		return err
 	}
 	if l.set == "" {
-		return removeFolder(ctx, f.top)
+		return removeFolder(ctx, f.top, f.folder)
 	}
 	if f.record, err = readRecord(f.folder, l.set, f.uuid); err != nil {
 		if errors.Is(err, syscall.ENOENT) {

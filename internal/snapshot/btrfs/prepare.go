@@ -112,8 +112,8 @@ func (s *set) prepare(ctx context.Context, p *Provider, ts []snapshot.Target) er
 			return err
 		}
 	}
-	if s.space, err = mount.NewSpace(); err != nil {
-		return coded("mount namespace", err)
+	if s.space, err = newSpace(); err != nil {
+		return err
 	}
 	for _, f := range s.filesystems {
 		if err := s.attach(f); err != nil {

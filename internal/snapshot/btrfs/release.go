@@ -195,7 +195,7 @@ func (f *filesystem) removeSet(ctx context.Context, set string) error {
 		}
 		fault.Point("btrfs:record-removed")
 	}
-	err := removeFolder(ctx, f.top)
+	err := removeFolder(ctx, f.top, f.folder)
 	if f.record == nil && problem.Is(err, problem.LeftoverForeign) {
 		return nil // which is why there is no record
 	}

@@ -192,12 +192,15 @@ func TestNotAllowed(t *testing.T) {
 	d := newDisk(t)
 	d.create("@")
 	v := d.mounted("@")
-	// CAP_SYS_ADMIN is what is needed; without it root is nobody here.
-	cmd := exec.Command("setpriv", "--bounding-set", "-sys_admin", os.Args[0], "-test.run", "^TestNotAllowed$", "-test.v")
-	cmd.Env = append(os.Environ(), "STILLPOINT_TEST_UNPRIVILEGED="+string(v.ID))
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS") {
-		t.Errorf("%v\n%s", err, out)
+	// CAP_SYS_ADMIN is what is needed; without it root is nobody here, and
+	// neither is the root of a user namespace.
+	for _, nobody := range [][]string{{"setpriv", "--bounding-set", "-sys_admin"}, {"unshare", "--user", "--map-root-user", "--mount"}} {
+		cmd := exec.Command(nobody[0], append(nobody[1:], os.Args[0], "-test.run", "^TestNotAllowed$", "-test.v")...)
+		cmd.Env = append(os.Environ(), "STILLPOINT_TEST_UNPRIVILEGED="+string(v.ID))
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%s: %v\n%s", nobody[0], err, out)
+		}
 	}
 }
 

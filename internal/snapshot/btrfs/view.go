@@ -203,7 +203,7 @@ func (b *builder) part(m *member, at string) error {
 	b.found[m.id] = true
 	b.parts = append(b.parts, snapshot.Part{Path: at, Volume: m.volume(), Taken: m.at.at})
 	if m.id == btrfs.TopLevel {
-		if err := b.hide(at); err != nil {
+		if err := b.hide(m.fs.folder, at); err != nil {
 			return err
 		}
 	}
@@ -223,13 +223,20 @@ func (b *builder) part(m *member, at string) error {
 	return nil
 }
 
-// hide covers our own folder with an empty directory.
-func (b *builder) hide(at string) error {
-	on, err := mount.OpenBelow(b.root, path.Join(at, folderName))
-	if err != nil {
+// hide covers our own folder with an empty directory. Who can rename it could
+// have done so before the instant; then nothing is covered.
+func (b *builder) hide(f *folder, at string) error {
+	on, err := openMaybe(b.root, path.Join(at, folderName))
+	switch {
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP), err == nil && on == nil:
+		return nil // something else, or nothing
+	case err != nil:
 		return err
 	}
 	defer on.Close()
+	if st, err := file.Stat(fd(on), "", file.Itself); err != nil || st.Inode != f.inode {
+		return err
+	}
 	empty, err := b.t.set.directory(b.name + "-empty")
 	if err != nil {
 		return err

@@ -75,7 +75,8 @@ func (u *UUID) UnmarshalText(text []byte) error {
 
 // A FileSystem is what the whole file system says about itself.
 type FileSystem struct {
-	UUID       UUID
+	UUID       UUID // no other mounted file system has it
+	OnDisk     UUID // what the blocks carry: another one after btrfstune -m, and in a copy that has a temporary UUID
 	Devices    uint64
 	Generation uint64 // of the last transaction that is on disk; since Linux 5.10
 }
@@ -92,11 +93,11 @@ func Describe(f *os.File) (FileSystem, error) {
 		metadataUUID        UUID
 		reserved            [944]byte
 	}
-	a.flags = 1 << 1 // BTRFS_FS_INFO_FLAG_GENERATION
+	a.flags = 1<<1 | 1<<2 // BTRFS_FS_INFO_FLAG_GENERATION, BTRFS_FS_INFO_FLAG_METADATA_UUID
 	if err := ioctl(f, "BTRFS_IOC_FS_INFO", "", iocFSInfo, unsafe.Pointer(&a)); err != nil {
 		return FileSystem{}, err
 	}
-	return FileSystem{UUID: a.fsid, Devices: a.devices, Generation: a.generation}, nil
+	return FileSystem{UUID: a.fsid, OnDisk: a.metadataUUID, Devices: a.devices, Generation: a.generation}, nil
 }
 
 // A Subvolume is what a subvolume says about itself.

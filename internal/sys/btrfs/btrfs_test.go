@@ -106,6 +106,37 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
+// The devices of a mounted file system, and what a path leads to.
+func TestDeviceNumbers(t *testing.T) {
+	v := scratch.New(t, "btrfs", 128*scratch.MiB, scratch.Devices(2))
+	fsys, err := btrfs.Describe(open(t, v.Dir))
+	must(t, err)
+	if fsys.OnDisk != fsys.UUID {
+		t.Errorf("%+v", fsys)
+	}
+	var want []string
+	for _, d := range v.Devices {
+		n, err := btrfs.DeviceNumber(d)
+		must(t, err)
+		want = append(want, n)
+	}
+	got := btrfs.DeviceNumbers(fsys.UUID)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || want[0] == want[1] {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if none := btrfs.DeviceNumbers(btrfs.UUID{}); none != nil {
+		t.Errorf("no file system has %q", none)
+	}
+	if _, err := btrfs.DeviceNumber("/dev/null"); !errors.Is(err, syscall.ENOTBLK) {
+		t.Errorf("%v", err)
+	}
+	if _, err := btrfs.DeviceNumber("/dev/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
 // All subvolumes are listed, more than fit into one answer, and where they are.
 func TestList(t *testing.T) {
 	v := scratch.New(t, "btrfs", 256*scratch.MiB)

@@ -168,7 +168,7 @@ func climb(f *os.File, tree, inode uint64) (string, error) {
 			slices.Reverse(names)
 			return strings.Join(names, "/"), nil
 		}
-		outer, name, err := parent(f, tree, inode)
+		outer, name, err := Parent(f, tree, inode)
 		if err != nil {
 			return "", err
 		}
@@ -177,9 +177,11 @@ func climb(f *os.File, tree, inode uint64) (string, error) {
 	return "", failed("BTRFS_IOC_TREE_SEARCH_V2", "", unix.ENAMETOOLONG)
 }
 
-// parent reads the struct btrfs_inode_ref of a directory, which has only one;
-// the offset of its key is the directory that holds the name.
-func parent(f *os.File, tree, inode uint64) (outer uint64, name string, err error) {
+// Parent returns the directory that holds the name of a directory, and the
+// name. It reads its struct btrfs_inode_ref, of which it has only one; the
+// offset of the key is the outer directory. For a while after a rename, it may
+// still be the old name.
+func Parent(f *os.File, tree, inode uint64) (outer uint64, name string, err error) {
 	const head = 10
 	err = search(f, span{tree: tree, firstObject: inode, lastObject: inode, firstType: typeInodeRef, lastType: typeInodeRef, lastOffset: 1<<64 - 1},
 		func(r record) {

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -78,7 +79,13 @@ func enter() (*os.File, error) {
 	}
 	// From here on nothing that happens may reach the host, and nothing of
 	// the host comes here.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == unix.EINVAL { // "/" is not where something is mounted: this is a chroot
+		if err = leaveChroot(); err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+	}
+	if err != nil {
 		return nil, failed("mount private", "/", err)
 	}
 	root, err := Open("tmpfs", []Option{{"size", "1m"}, {"mode", "0700"}}, NoDevices|NoSetUID|NoExecute)
@@ -90,6 +97,21 @@ func enter() (*os.File, error) {
 		return nil, err
 	}
 	return root, nil
+}
+
+// leaveChroot makes the root of the thread's namespace that of the thread,
+// which is what entering a namespace does (setns(2)).
+func leaveChroot() error {
+	const own = "/proc/thread-self/ns/mnt"
+	fd, err := unix.Open(own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("in a chroot, open %s: %w", own, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("in a chroot, setns: %w", err)
+	}
+	return nil
 }
 
 // leave makes root the root of the namespace and drops everything else in it.
