@@ -27,8 +27,8 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags faults ./...
 	$(GO) tool staticcheck ./...
 
-race: packages ## run the packages that are mostly goroutines and locks under the race detector
-	$(GO) test -race -short -p 1 -timeout 20m ./internal/job ./internal/snapshot/fake
+race: packages ## run the tests of the packages with goroutines under the race detector
+	$(GO) test -race -short -p 1 -timeout 20m ./internal/backup ./internal/job ./internal/repository ./internal/snapshot/... ./internal/tree
 
 soak: packages ## run what takes too long for every day: a directory with a million names
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup

@@ -29,6 +29,7 @@ type options struct {
 	stillpoint string
 	kopia      string
 	json       string
+	cold       bool
 	check      bool
 }
 
@@ -61,11 +62,12 @@ func parse(args []string) (*options, error) {
 	large := f.String("large", "4GiB", "size of the large file; 0 leaves it out")
 	f.IntVar(&o.runs, "runs", 3, "runs, of which the medians count")
 	f.Uint64Var(&o.seed, "seed", 1, "what the data are made from")
-	only := f.String("only", "restic,borg,kopia,stillpoint", "programs to compare; there is kopia-plain, too: kopia as it comes, without compression")
+	only := f.String("only", "restic,borg,kopia,stillpoint", "programs to compare; there are also kopia-plain, as it comes, without compression, and stillpoint-live, which reads the live files as the others do")
 	f.StringVar(&o.provider, "provider", "auto", "snapshot provider of stillpoint; none reads the live files")
 	f.StringVar(&o.stillpoint, "stillpoint", "", "stillpoint program (default: build it)")
 	f.StringVar(&o.kopia, "kopia", "", "kopia program (default: build it, from the version in go.mod)")
 	f.StringVar(&o.json, "json", "", "also write every single measurement to this file")
+	f.BoolVar(&o.cold, "cold", true, "let the kernel forget all files before each call; -cold=false reads them all once instead")
 	f.BoolVar(&o.check, "check", true, "compare what was restored with the data, byte by byte")
 	if err := f.Parse(args); err != nil {
 		return nil, err

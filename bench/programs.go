@@ -50,7 +50,10 @@ func programs(ctx context.Context, o *options, bin string) ([]*program, error) {
 			p = kopia(name)
 			p.path, err = built(ctx, o.kopia, bin, "github.com/kopia/kopia", "-tags", "nohtmlui")
 		case "stillpoint":
-			p = stillpoint(o.provider)
+			p = stillpoint(name, o.provider)
+			p.path, err = built(ctx, o.stillpoint, bin, "stillpoint/cmd/stillpoint")
+		case "stillpoint-live":
+			p = stillpoint(name, "none")
 			p.path, err = built(ctx, o.stillpoint, bin, "stillpoint/cmd/stillpoint")
 		default:
 			err = fmt.Errorf("unknown program %q", name)
@@ -165,12 +168,12 @@ func kopia(name string) *program {
 	}
 }
 
-func stillpoint(provider string) *program {
+func stillpoint(name, provider string) *program {
 	env := func(dir string) []string {
 		return []string{"STILLPOINT_REPO=" + repo(dir), "STILLPOINT_PASSWORD=" + password, "STILLPOINT_STATE=" + filepath.Join(dir, "state")}
 	}
 	return &program{
-		name:     "stillpoint",
+		name:     name,
 		version:  []string{"version"},
 		settings: "AES-256-GCM, zstd, for large files zstd-fastest; `--provider " + provider + "`",
 		init: func(p *program, dir string) []command {

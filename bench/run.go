@@ -114,7 +114,7 @@ func (s *stage) round(ctx context.Context, o *options, p *program, source string
 		}
 	}
 	for n, task := range backups {
-		if err := warm(ctx, s.source.image, source); err != nil {
+		if err := ready(ctx, o, s.source.image, source); err != nil {
 			return nil, err
 		}
 		m, err := run(ctx, p.backup(p, dir, source, n), dir)
@@ -142,7 +142,7 @@ func (s *stage) restored(ctx context.Context, o *options, p *program, dir, sourc
 		return m, err
 	}
 	defer func() { err = errors.Join(err, v.remove()) }()
-	if err := warm(ctx, repo(dir)); err != nil {
+	if err := ready(ctx, o, repo(dir)); err != nil {
 		return m, err
 	}
 	if m, err = run(ctx, p.restore(p, dir, source, v.point, n), dir); err != nil || !o.check {
@@ -209,7 +209,16 @@ func each(ctx context.Context, do func(path string, fi fs.FileInfo) error, paths
 	return nil
 }
 
-// warm reads everything once, so that all programs find it in memory.
+// ready makes it the same for all programs what the kernel has in memory.
+func ready(ctx context.Context, o *options, paths ...string) error {
+	if !o.cold {
+		return warm(ctx, paths...)
+	}
+	syscall.Sync()
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)
+}
+
+// warm reads everything once.
 func warm(ctx context.Context, paths ...string) error {
 	buf := make([]byte, 1<<20)
 	return each(ctx, func(path string, _ fs.FileInfo) error {
