@@ -72,7 +72,10 @@ const (
 )
 
 // Record makes the backup exist: all its trees or none, on disk when it
-// returns. Checkpoints of the same job are removed.
+// returns. Checkpoints of the same job are removed, and those of the same paths
+// that were there when the writer began; later ones are of a run that goes on
+// at the same time. Two backups that are recorded at the same moment may get
+// the same place in the order, and are then ordered by their start.
 func (w *Writer) Record(ctx context.Context, b *Backup) error {
 	// What the manifests lead to is on disk before they are.
 	if err := w.flush(ctx); err != nil {
@@ -87,8 +90,15 @@ func (w *Writer) Record(ctx context.Context, b *Backup) error {
 	if err := w.put(ctx, b); err != nil {
 		return err
 	}
+	for _, o := range w.passed {
+		if slices.Contains(b.Paths(), o.Trees[0].Path) {
+			if err := w.forget(ctx, &o); err != nil {
+				return err
+			}
+		}
+	}
 	for _, o := range all {
-		if o.order > 0 && o.Incomplete() && o.Host == b.Host && o.User == b.User && slices.Contains(b.Paths(), o.Trees[0].Path) {
+		if o.ID == b.ID && w.r.isCheckpoint(&o) {
 			if err := w.forget(ctx, &o); err != nil {
 				return err
 			}
@@ -244,12 +254,15 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 	return r.load(ctx, false)
 }
 
+// snapshots are the labels of all records of backups.
+var snapshots = map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
+
 // load also returns checkpoints where asked to.
 func (r *Repository) load(ctx context.Context, incomplete bool) ([]Backup, error) {
 	if err := r.kopia.Refresh(ctx); err != nil {
 		return nil, understand(r.path, err)
 	}
-	es, err := r.kopia.FindManifests(ctx, map[string]string{manifest.TypeLabelKey: snapshot.ManifestType})
+	es, err := r.kopia.FindManifests(ctx, snapshots)
 	if err != nil {
 		return nil, understand(r.path, err)
 	}
@@ -266,6 +279,16 @@ func (r *Repository) load(ctx context.Context, incomplete bool) ([]Backup, error
 		return nil, problem.Newf(problem.RepositoryDamaged, r.path, "%d of %d backup records cannot be read", len(ids)-len(ms), len(ids))
 	}
 	return group(ms, incomplete)
+}
+
+// isCheckpoint tells whether b is a checkpoint of this identity.
+func (r *Repository) isCheckpoint(b *Backup) bool {
+	return b.order > 0 && b.Incomplete() && b.Host == r.id.Host && b.User == r.id.User
+}
+
+func (r *Repository) checkpoints(ctx context.Context) ([]Backup, error) {
+	all, err := r.load(ctx, true)
+	return slices.DeleteFunc(all, func(b Backup) bool { return !r.isCheckpoint(&b) }), err
 }
 
 // Previous returns the earlier trees of a path of this identity that may hold
@@ -289,8 +312,7 @@ func (r *Repository) Previous(ctx context.Context, path string) ([]Tree, error) 
 		}
 	}
 	for _, b := range all {
-		if b.order > 0 && b.Incomplete() && b.Host == r.id.Host && b.User == r.id.User && b.Trees[0].Path == path &&
-			(last == nil || b.order >= last.order) {
+		if r.isCheckpoint(&b) && b.Trees[0].Path == path && (last == nil || b.order >= last.order) {
 			out = append([]Tree{b.Trees[0]}, out...)
 		}
 	}

@@ -115,6 +115,7 @@ func TestBesideStockKopia(t *testing.T) {
 	for _, incomplete := range []string{"", "canceled"} {
 		m := *root
 		m.Tags, m.IncompleteReason = nil, incomplete
+		m.StartTime = m.StartTime.Add(time.Millisecond) // newer than ours
 		must(t, repo.WriteSession(t.Context(), r.kopia, repo.WriteSessionOptions{}, func(ctx context.Context, w repo.RepositoryWriter) error {
 			_, err := snapshot.SaveSnapshot(ctx, w, &m)
 			return err

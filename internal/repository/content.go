@@ -63,7 +63,13 @@ func (s *storing) content(ctx context.Context, c *tree.Content, size int64, hole
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	var err error
+	for _, e := range errs {
+		if err == nil || fatal(e) {
+			err = e
+		}
+	}
+	if err != nil {
 		return object.EmptyID, err
 	}
 	id, err := s.w.kopia.ConcatenateObjects(ctx, ids, repo.ConcatenateOptions{Compressor: compressor})

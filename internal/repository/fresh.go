@@ -45,14 +45,14 @@ func (f *fresh) put(path string) {
 func (f *fresh) drop() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var errs []error
+	var failed error
 	for _, p := range f.paths {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, storageError(err))
+			failed = both(failed, storageError(err))
 		}
 	}
 	f.paths = nil
-	return errors.Join(errs...)
+	return failed
 }
 
 // epochBlobs is the prefix of indexes since version 2 of kopia's format

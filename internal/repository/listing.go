@@ -106,7 +106,7 @@ func (l *Listing) record() (Record, error) {
 	}
 	switch {
 	case err != nil:
-		return Record{}, errors.Join(io.ErrUnexpectedEOF, err)
+		return Record{}, both(io.ErrUnexpectedEOF, err)
 	case c == ']':
 		return Record{}, io.EOF
 	}

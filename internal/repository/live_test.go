@@ -16,10 +16,11 @@ import (
 	"stillpoint/internal/tree"
 )
 
-const (
-	mib  = 1 << 20
-	live = 24 * mib // takes long enough to read that something can happen meanwhile
-)
+const mib = 1 << 20
+
+// live is a size that takes long enough to read that something can happen
+// meanwhile.
+var live = map[bool]int{false: 24 * mib, true: 4 * mib}[raced]
 
 // A reading is a Store that something happens during.
 type reading struct {
@@ -130,7 +131,7 @@ func (k *reading) names(i int) string {
 func TestFileChangesOnce(t *testing.T) {
 	k := newReading(t)
 	path := k.random("file", live)
-	wait := k.during(live/4, 1, func() { poke(t, path, live-1) })
+	wait := k.during(int64(live/4), 1, func() { poke(t, path, int64(live-1)) })
 	k.store()
 	wait()
 	k.wantExceptions(nil)
@@ -140,7 +141,7 @@ func TestFileChangesOnce(t *testing.T) {
 	if contentOf(t, k.r, &rec) != string(want) {
 		t.Error("what is stored is not what the file was in the end")
 	}
-	if got := k.p.Total().ReadBytes; got != 2*live {
+	if got := k.p.Total().ReadBytes; got != int64(2*live) {
 		t.Errorf("read %d bytes, want two times %d", got, live)
 	}
 }
@@ -170,7 +171,7 @@ func TestFileNeverHoldsStill(t *testing.T) {
 		"shrinks": func(t *testing.T, path string) {
 			i, err := os.Stat(path)
 			must(t, err)
-			must(t, os.Truncate(path, i.Size()-mib))
+			must(t, os.Truncate(path, i.Size()-int64(live/200))) // never so short that a reading gets through
 		},
 		"replaced": func(t *testing.T, path string) {
 			// In one quick step: the reading must not get through.
@@ -189,7 +190,7 @@ func TestFileNeverHoldsStill(t *testing.T) {
 				b, err := os.ReadFile(path)
 				must(t, err)
 				write(t, filepath.Dir(path)+".other", string(b))
-				wait := k.during(live/16, 100, func() { change(t, path) })
+				wait := k.during(int64(live/16), 100, func() { change(t, path) })
 				k.store()
 				wait()
 				if name == "shrinks" && (single || !strings.Contains(k.names(0), "file")) {
@@ -225,7 +226,7 @@ func TestFileVanishes(t *testing.T) {
 		}
 		return ""
 	}
-	wait := k.during(live/4, 1, func() { must(t, os.Remove(path)) })
+	wait := k.during(int64(live/4), 1, func() { must(t, os.Remove(path)) })
 	k.store()
 	wait()
 	gone := problem.FileVanished
@@ -240,7 +241,7 @@ func TestFileChangesInSnapshot(t *testing.T) {
 	k := newReading(t)
 	k.live = false
 	path := k.random("sub/file", live)
-	wait := k.during(live/4, 1, func() { poke(t, path, 0) })
+	wait := k.during(int64(live/4), 1, func() { poke(t, path, 0) })
 	k.store()
 	wait()
 	wantCode(t, "store", k.err, problem.SnapshotLost)
@@ -279,7 +280,7 @@ func TestHardLinks(t *testing.T) {
 	must(t, os.Link(one, k.dir+"/a/two"))
 	must(t, os.Link(one, k.dir+"/three"))
 	k.store()
-	if got := k.p.Total().ReadBytes; got != live {
+	if got := k.p.Total().ReadBytes; got != int64(live) {
 		t.Errorf("read %d bytes, want %d", got, live)
 	}
 	k.wantExceptions(nil)
@@ -287,7 +288,7 @@ func TestHardLinks(t *testing.T) {
 	k = newReading(t)
 	one = k.random("one", live)
 	must(t, os.Link(one, k.dir+"/two"))
-	wait := k.during(live/4, 1, func() { must(t, os.Remove(one)) })
+	wait := k.during(int64(live/4), 1, func() { must(t, os.Remove(one)) })
 	k.store()
 	wait()
 	if got := k.names(0); !strings.Contains(got, "two") {

@@ -3,10 +3,13 @@ package repository
 import (
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -15,15 +18,39 @@ import (
 
 const password = "correct horse"
 
-// create makes a repository and opens it as host.
+// create makes a repository and opens it as host. To make a key of a password
+// takes a second or more under the race detector, and Create does it twice: all
+// but the first are copies.
 func create(t testing.TB, path, host string) *Repository {
 	t.Helper()
 	o := Options{Identity: Identity{Host: host, User: "root"}}
-	if err := Create(t.Context(), path, password, o); err != nil {
-		t.Fatal(err)
+	made.mu.Lock()
+	defer made.mu.Unlock()
+	empty := made.empty[host]
+	if empty == nil {
+		must(t, Create(t.Context(), path, password, o))
+		empty = fstest.MapFS{}
+		must(t, filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(name)
+			rel, _ := filepath.Rel(path, name)
+			empty[rel] = &fstest.MapFile{Data: b, Mode: 0o600}
+			return err
+		}))
+		made.empty[host] = empty
+	} else {
+		must(t, os.CopyFS(path, empty))
 	}
 	return open(t, path, o)
 }
+
+// made are empty repositories by host.
+var made = struct {
+	mu    sync.Mutex
+	empty map[string]fstest.MapFS
+}{empty: map[string]fstest.MapFS{}}
 
 func open(t testing.TB, path string, o Options) *Repository {
 	t.Helper()

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +51,8 @@ type Repository struct {
 	clock  *clock
 	local  *local
 
-	writers atomic.Int64 // open
+	writers    atomic.Int64 // open
+	unwritable error        // why nothing can be written
 }
 
 // Options are for Open and Create; the zero value will do for reading.
@@ -116,11 +116,11 @@ func emptyFolder(path string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := os.MkdirAll(path, 0o700); err != nil {
-			return problem.New(problem.RepositoryLost, path, err)
+			return problem.New(problem.RepositoryLost, path, said(path, err))
 		}
 		return nil
 	case err != nil:
-		return problem.New(problem.RepositoryLost, path, err)
+		return problem.New(problem.RepositoryLost, path, said(path, err))
 	}
 	for _, e := range es {
 		if e.Name() == formatFile {
@@ -150,9 +150,31 @@ func Open(ctx context.Context, path, password string, o Options) (*Repository, e
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	r, err := connect(ctx, path, password, o, false)
+	if err != nil {
+		return nil, err
+	}
+	// Who first asks for the records makes kopia join them, when there are
+	// many. Where that cannot be written, nobody must be kept from reading.
+	_, err = r.kopia.FindManifests(ctx, snapshots)
+	if c := problem.CodeOf(err); c != problem.RepositoryFull && c != problem.RepositoryLost {
+		return r, nil // whoever needs the records gets the error, if it is one
+	}
+	unwritable := understand(path, err)
+	if err := r.Close(ctx); err != nil {
+		return nil, err
+	}
+	if r, err = connect(ctx, path, password, o, true); err != nil {
+		return nil, err
+	}
+	r.unwritable = unwritable
+	return r, nil
+}
+
+func connect(ctx context.Context, path, password string, o Options, readOnly bool) (*Repository, error) {
 	// kopia reads the way to the repository from a file. It holds no
 	// secret, but a file on disk would be left by a kill -9.
-	config, err := connection(path, o.Identity)
+	config, err := connection(path, o.Identity, readOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -167,24 +189,21 @@ func Open(ctx context.Context, path, password string, o Options) (*Repository, e
 	})
 	if err != nil {
 		config.Close()
-		return nil, understand(path, errors.Join(err, fatal))
+		return nil, understand(path, both(err, fatal))
 	}
 	d, ok := k.(repo.DirectRepository)
 	if !ok || st == nil {
 		config.Close()
 		return nil, problem.Newf(problem.NotARepository, path, "not a repository in a folder")
 	}
-	// The key's derivation leaves 64 MiB of garbage. Collected now, they are
-	// what the rest of the run is made of.
-	runtime.GC()
 	return &Repository{path: path, id: o.Identity, kopia: d, config: config, clock: clock, local: st}, nil
 }
 
-func connection(path string, id Identity) (*os.File, error) {
+func connection(path string, id Identity, readOnly bool) (*os.File, error) {
 	b, err := json.Marshal(repo.LocalConfig{
 		Storage:       &blob.ConnectionInfo{Type: storageType, Config: &localOptions{Path: path}},
 		Caching:       &content.CachingOptions{},
-		ClientOptions: repo.ClientOptions{Hostname: id.Host, Username: id.User},
+		ClientOptions: repo.ClientOptions{Hostname: id.Host, Username: id.User, ReadOnly: readOnly},
 	})
 	if err != nil {
 		return nil, err
@@ -195,7 +214,7 @@ func connection(path string, id Identity) (*os.File, error) {
 // Close releases what Open took. Writers are closed before.
 func (r *Repository) Close(ctx context.Context) error {
 	err := r.kopia.Close(ctx)
-	return understand(r.path, errors.Join(err, r.config.Close()))
+	return understand(r.path, both(err, r.config.Close()))
 }
 
 // Path is the folder of the repository.
@@ -232,6 +251,25 @@ func understand(subject string, err error) error {
 	return problem.New(code, subject, err)
 }
 
+// both is errors.Join for a line of a log.
+func both(a, b error) error {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return fmt.Errorf("%w; %w", a, b)
+}
+
+// said is an error that is about the path itself, without the path.
+func said(path string, err error) error {
+	if p, ok := err.(*fs.PathError); ok && p.Path == path {
+		return os.NewSyscallError(p.Op, p.Err)
+	}
+	return err
+}
+
 // Exists is nil where the folder holds a repository. It needs no password.
 func Exists(path string) error {
 	_, err := os.Stat(filepath.Join(path, formatFile))
@@ -243,7 +281,7 @@ func Exists(path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return problem.Newf(problem.NotARepository, path, "there is no repository in this folder")
 	}
-	return problem.New(problem.RepositoryLost, path, err)
+	return problem.New(problem.RepositoryLost, path, said(filepath.Join(path, formatFile), err))
 }
 
 // remains tells whether there once was a repository.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -50,8 +51,9 @@ var register = sync.OnceFunc(func() {
 type local struct {
 	sharded.Storage
 	blob.DefaultProviderImplementation
-	path  string
-	files *localFiles
+	path   string
+	files  *localFiles
+	listed sync.Once
 }
 
 func newLocal(path string, create bool) (*local, error) {
@@ -65,6 +67,14 @@ func newLocal(path string, create bool) (*local, error) {
 func (l *local) Close(context.Context) error {
 	l.files.packs.close()
 	return nil
+}
+
+// ListBlobs is first called to find the index, right after the password was
+// made a key, which leaves 64 MiB of garbage. Collected now, they are what the
+// index and the rest of the run are made of.
+func (l *local) ListBlobs(ctx context.Context, prefix blob.ID, each func(blob.Metadata) error) error {
+	l.listed.Do(runtime.GC)
+	return l.Storage.ListBlobs(ctx, prefix, each)
 }
 
 func (l *local) ConnectionInfo() blob.ConnectionInfo {

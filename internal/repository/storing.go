@@ -9,9 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kopia/kopia/repo/object"
-
-	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/tree"
 )
@@ -19,9 +16,6 @@ import (
 // batch is how many names of a directory are in work before their records are
 // written, in order.
 const batch = 256
-
-// attempts is how often a live file is read that changes meanwhile.
-const attempts = 4
 
 // storing is one call of Store.
 type storing struct {
@@ -169,10 +163,10 @@ func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, store
 	}
 	switch {
 	case err == nil:
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || !fatal(err)): // a consequence
+		return nil
 	case fatal(err):
 		s.fail(fmt.Errorf("%s: %w", path, err))
-		return nil
-	case ctx.Err() != nil: // a consequence
 		return nil
 	default:
 		s.exception(f, path, err)
@@ -216,258 +210,6 @@ func (s *storing) subdir(ctx context.Context, d *tree.Dir, f *folder, self Recor
 		f.leave(child)
 	}
 	return r, err
-}
-
-// place is where a name is read: in a directory, or it is the root itself.
-type place interface {
-	complete(e *tree.Entry) error
-	open(e tree.Entry) (*tree.Content, error)
-	stat(name string) (tree.Entry, error)
-	volume() string
-}
-
-type fromDir struct{ d *tree.Dir }
-
-func (p fromDir) complete(e *tree.Entry) error             { return p.d.Complete(e) }
-func (p fromDir) open(e tree.Entry) (*tree.Content, error) { return p.d.OpenFile(e) }
-func (p fromDir) stat(name string) (tree.Entry, error)     { return p.d.Stat(name) }
-func (p fromDir) volume() string                           { return p.d.Volume() }
-
-type fromNode struct {
-	n    *tree.Node
-	src  tree.Source
-	next *tree.Node // what has the path now, after stat
-}
-
-func (p *fromNode) complete(*tree.Entry) error { return nil }
-func (p *fromNode) volume() string             { return p.src.Volume }
-
-func (p *fromNode) open(tree.Entry) (*tree.Content, error) {
-	if p.next != nil {
-		return p.next.OpenFile()
-	}
-	return p.n.OpenFile()
-}
-
-func (p *fromNode) stat(string) (tree.Entry, error) {
-	p.close()
-	n, err := tree.Open(p.src)
-	if n == nil {
-		return tree.Entry{}, err
-	}
-	p.next = n
-	return n.Entry, nil
-}
-
-func (p *fromNode) close() {
-	if p.next != nil {
-		p.next.Close()
-		p.next = nil
-	}
-}
-
-// complete fills in what statx does not tell. An entry with the ctime of an
-// earlier backup has its attributes, because every change of them sets ctime.
-func (s *storing) complete(p place, self *Record, before []*Record, instants []time.Time) error {
-	for i, b := range before {
-		if b != nil && unchanged(b, instants[i], &self.Entry) {
-			self.XAttrs, self.Target = b.XAttrs, b.Target
-			self.Flags |= b.Flags
-			return nil
-		}
-	}
-	return p.complete(&self.Entry)
-}
-
-// leaf stores everything that is not a directory.
-func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Record, instants []time.Time) (Record, error) {
-	for i, b := range before {
-		if b != nil && unchanged(b, instants[i], &self.Entry) && s.has(ctx, b) {
-			r := *b
-			r.Entry.Name, r.stored, r.Links, r.Volume = self.Name, self.stored, self.Links, self.Volume
-			s.counted(p, &r)
-			if n := s.w.p.Volume(p.volume()); r.Type == tree.File {
-				n.Reused.Add(1)
-				n.Bytes.Add(r.Size)
-			}
-			return r, nil
-		}
-	}
-	attr := p.complete(&self.Entry)
-	if attr != nil && problem.CodeOf(attr) != problem.AttributeUnread {
-		return self, attr
-	}
-	var err error
-	switch {
-	case self.Type == tree.File && self.Links > 1:
-		self, err = s.linked(ctx, p, self)
-	case self.Type == tree.File:
-		self, err = s.file(ctx, p, self)
-	case self.Type == tree.Symlink:
-		self.Size = int64(len(self.Target))
-		self.Object, err = s.bytes(ctx, []byte(self.Target))
-	default:
-		self.Size = 0
-		self.Object, err = s.bytes(ctx, nil)
-	}
-	if err != nil {
-		return self, err
-	}
-	s.counted(p, &self)
-	return self, attr
-}
-
-func (s *storing) counted(p place, r *Record) {
-	if n := s.w.p.Volume(p.volume()); r.Type == tree.File {
-		n.Files.Add(1)
-	} else {
-		n.Others.Add(1)
-	}
-}
-
-// has tells whether the content of an earlier record is still there, so that a
-// repository that has lost something heals with the next backup.
-func (s *storing) has(ctx context.Context, b *Record) bool {
-	id, err := object.ParseID(b.Object)
-	if err != nil {
-		return false
-	}
-	for {
-		inner, ok := id.IndexObjectID()
-		if !ok {
-			break
-		}
-		id = inner
-	}
-	c, _, ok := id.ContentID()
-	if !ok {
-		return false
-	}
-	_, err = s.w.kopia.ContentInfo(ctx, c)
-	return err == nil
-}
-
-func (s *storing) bytes(ctx context.Context, b []byte) (string, error) {
-	w := s.w.kopia.NewObjectWriter(ctx, object.WriterOptions{Compressor: compressor, MetadataCompressor: compressor})
-	defer w.Close()
-	if _, err := w.Write(b); err != nil {
-		return "", stored(err)
-	}
-	id, err := w.Result()
-	return id.String(), stored(err)
-}
-
-type linkKey struct {
-	volume string
-	inode  uint64
-}
-
-type linked struct {
-	done chan struct{}
-	r    Record
-	err  error
-}
-
-// linked stores a file with several names once.
-func (s *storing) linked(ctx context.Context, p place, self Record) (Record, error) {
-	l := &linked{done: make(chan struct{})}
-	key := linkKey{p.volume(), self.Inode}
-	if other, ok := s.w.links.LoadOrStore(key, l); ok {
-		first := other.(*linked)
-		select {
-		case <-first.done:
-		case <-ctx.Done():
-			return self, context.Cause(ctx)
-		}
-		return s.again(ctx, p, self, first)
-	}
-	l.r, l.err = s.file(ctx, p, self)
-	close(l.done)
-	return l.r, l.err
-}
-
-// again stores a further name of a file. What is read live may have changed
-// since the first name was read, or may even be another file with the number
-// of one that is gone.
-func (s *storing) again(ctx context.Context, p place, self Record, first *linked) (Record, error) {
-	switch torn := problem.Is(first.err, problem.FileChanged) && first.r.Object != ""; {
-	case torn, first.err == nil && !tree.Changed(first.r.Entry, self.Entry):
-		name := self.Name
-		self.Entry, self.Object = first.r.Entry, first.r.Object
-		self.Name = name
-		return self, first.err
-	case fatal(first.err):
-		return self, first.err
-	}
-	r, err := s.file(ctx, p, self)
-	if err == nil && first.err == nil && r.Object != first.r.Object {
-		err = problem.Newf(problem.FileChanged, "", "changed after another name of it was read: they come back as two files")
-	}
-	return r, err
-}
-
-// file stores a regular file, and when it is read live, again until it held
-// still. If it never does, the last reading is kept.
-func (s *storing) file(ctx context.Context, p place, self Record) (Record, error) {
-	var torn Record
-	for try := 1; ; try++ {
-		after, err := s.read(ctx, p, &self)
-		if err == nil && !tree.Changed(self.Entry, after) {
-			fault.Point("repository:file-stored")
-			return self, nil
-		}
-		if err != nil && !errors.Is(err, errShort) && !problem.Is(err, problem.FileChanged) {
-			return self, err
-		}
-		if err == nil {
-			torn = self
-		}
-		switch {
-		case !s.o.Live:
-			return self, problem.Newf(problem.SnapshotLost, "", "the file changed inside the snapshot")
-		case try == attempts:
-			return torn, problem.Newf(problem.FileChanged, "", "changed in each of %d readings", try)
-		}
-		select {
-		case <-time.After(time.Duration(try*try) * 50 * time.Millisecond):
-		case <-ctx.Done():
-			return self, context.Cause(ctx)
-		}
-		self.Object = ""
-		if self.Entry, err = p.stat(self.Name); err != nil {
-			return self, err
-		}
-		if self.Type != tree.File {
-			return self, problem.Newf(problem.FileChanged, "", "became a %s while it was read", self.Type)
-		}
-		if err := p.complete(&self.Entry); err != nil && problem.CodeOf(err) != problem.AttributeUnread {
-			return self, err
-		}
-	}
-}
-
-// read stores the content once and returns what the file was like after it.
-func (s *storing) read(ctx context.Context, p place, self *Record) (tree.Entry, error) {
-	self.Object = ""
-	c, err := p.open(self.Entry)
-	if err != nil {
-		return tree.Entry{}, err
-	}
-	defer c.Close()
-	if self.Holes, err = c.Holes(); err != nil {
-		return tree.Entry{}, err
-	}
-	flags, err := c.Flags()
-	if err != nil {
-		return tree.Entry{}, err
-	}
-	self.Flags |= flags
-	id, err := s.content(ctx, c, self.Size, self.Holes, s.w.p.Volume(p.volume()))
-	if err != nil {
-		return tree.Entry{}, err
-	}
-	self.Object = id.String()
-	return c.Stat()
 }
 
 // run calls f in a goroutine if there is room for one, else itself.

@@ -19,10 +19,12 @@ import (
 
 // VerifyProgress counts what Verify does. It may be read at any time.
 type VerifyProgress struct {
-	Dirs  atomic.Int64
-	Files atomic.Int64
-	Bytes atomic.Int64 // content of the files done
-	Read  atomic.Int64 // bytes read and checked
+	Backups atomic.Int64 // all of whose trees are done, damaged or not
+	Files   atomic.Int64 // regular files of all backups, each name of a hard-linked one
+	Dirs    atomic.Int64
+	Others  atomic.Int64 // symlinks, device nodes …
+	Bytes   atomic.Int64 // content of the files done
+	Read    atomic.Int64 // bytes read and checked, each content once
 }
 
 // VerifyOptions say how deep Verify looks.
@@ -58,6 +60,7 @@ func (r *Repository) Verify(ctx context.Context, bs []Backup, o VerifyOptions) e
 	if err := ctx.Err(); err != nil {
 		return understand(r.path, err)
 	}
+	o.Progress.Backups.Store(int64(len(bs)))
 	for _, b := range bs {
 		if b.Lost > 0 {
 			o.Damage(b.ID, problem.Newf(problem.RepositoryDamaged, "", "of %d of its %d paths there is no record any more", b.Lost, b.Lost+len(b.Trees)))
@@ -116,7 +119,7 @@ func (v *verifying) entry(ctx context.Context, wg *sync.WaitGroup, rec Record) {
 		return
 	}
 	if _, again := v.seen.LoadOrStore(rec.Object, true); again {
-		v.done(&rec)
+		v.again(&rec)
 		return
 	}
 	select {
@@ -131,12 +134,29 @@ func (v *verifying) entry(ctx context.Context, wg *sync.WaitGroup, rec Record) {
 }
 
 func (v *verifying) done(rec *Record) {
-	if rec.Type == tree.Directory {
-		v.o.Progress.Dirs.Add(1)
+	switch p := v.o.Progress; rec.Type {
+	case tree.Directory:
+		p.Dirs.Add(1)
+	case tree.File:
+		p.Files.Add(1)
+		p.Bytes.Add(rec.Size)
+	default:
+		p.Others.Add(1)
+	}
+}
+
+// again counts what was looked at before, a directory with all that is in it.
+func (v *verifying) again(rec *Record) {
+	s := rec.Summary
+	if rec.Type != tree.Directory || s == nil {
+		v.done(rec)
 		return
 	}
-	v.o.Progress.Files.Add(1)
-	v.o.Progress.Bytes.Add(rec.Size)
+	p := v.o.Progress
+	p.Dirs.Add(s.TotalDirCount)
+	p.Files.Add(s.TotalFileCount)
+	p.Others.Add(s.TotalSymlinkCount)
+	p.Bytes.Add(s.TotalFileSize)
 }
 
 func (v *verifying) look(ctx context.Context, wg *sync.WaitGroup, rec *Record) {

@@ -2,7 +2,6 @@ package repository
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,8 @@ type Writer struct {
 	zeros zeros
 	p     *Progress
 
-	recording bool // a backup may be recorded in part
+	recording bool     // a backup may be recorded in part
+	passed    []Backup // checkpoints that were there when this writer began
 }
 
 // Progress counts what a Writer does. It may be read at any time.
@@ -75,8 +75,15 @@ func (a Counts) Plus(b Counts) Counts {
 
 // Begin starts storing. p may be nil.
 func (r *Repository) Begin(ctx context.Context, p *Progress) (*Writer, error) {
+	if r.unwritable != nil {
+		return nil, r.unwritable
+	}
 	if p == nil {
 		p = &Progress{}
+	}
+	passed, err := r.checkpoints(ctx)
+	if err != nil {
+		return nil, err
 	}
 	kctx, w, err := r.kopia.NewDirectWriter(ctx, repo.WriteSessionOptions{
 		Purpose:  "backup",
@@ -86,7 +93,7 @@ func (r *Repository) Begin(ctx context.Context, p *Progress) (*Writer, error) {
 		return nil, understand(r.path, err)
 	}
 	r.writers.Add(1)
-	return &Writer{r: r, kopia: w, ctx: kctx, p: p}, nil
+	return &Writer{r: r, kopia: w, ctx: kctx, p: p, passed: passed}, nil
 }
 
 // Close ends the session. What was not recorded is found again by content, or
@@ -99,7 +106,7 @@ func (w *Writer) Close(ctx context.Context) error {
 	}
 	err := w.kopia.Close(ctx)
 	if w.r.writers.Add(-1) == 0 { // else they may be another one's
-		err = errors.Join(err, w.r.local.files.fresh.drop())
+		err = both(err, w.r.local.files.fresh.drop())
 	}
 	return understand(w.r.path, err)
 }

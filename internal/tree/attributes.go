@@ -88,34 +88,35 @@ func (w *walk) complete(e *Entry, s spot, at livePath) error {
 	if e.Type == Symlink {
 		target, err := s.readlink()
 		if errors.Is(err, syscall.EINVAL) {
-			return problem.New(problem.FileChanged, at.String(), err)
+			return problem.New(problem.FileChanged, at.String(), said(err))
 		}
 		if err != nil {
 			return unread(at, err)
 		}
 		e.Target, e.Size = target, int64(len(target))
 	}
-	err := w.readXattrs(e, s, at)
-	if err != nil && problem.CodeOf(err) != problem.AttributeUnread {
-		return err
+	err := w.readXattrs(e, s)
+	if isOneOf(err, syscall.ENOENT, syscall.ESTALE) {
+		return unread(at, err)
 	}
 	if e.Type == Directory || e.Type == File && e.Size == 0 {
-		err = errors.Join(err, w.readFlags(e, s, at))
+		err = join(err, w.readFlags(e, s))
 	}
-	return err
+	if err != nil {
+		return problem.New(problem.AttributeUnread, at.String(), err)
+	}
+	return nil
 }
 
 // readXattrs reads all that can be set again.
-func (w *walk) readXattrs(e *Entry, s spot, at livePath) error {
+func (w *walk) readXattrs(e *Entry, s spot) error {
 	e.XAttrs = nil
 	names, err := w.xattrs.List(s.dir, s.name, s.at)
 	switch {
 	case errors.Is(err, syscall.EOPNOTSUPP):
 		return nil
-	case isOneOf(err, syscall.ENOENT, syscall.ESTALE):
-		return unread(at, err)
 	case err != nil:
-		return unreadAttribute(at, "extended attributes", err)
+		return fmt.Errorf("extended attributes: %w", said(err))
 	}
 	var errs []error
 	for _, name := range names {
@@ -126,13 +127,13 @@ func (w *walk) readXattrs(e *Entry, s spot, at livePath) error {
 		switch {
 		case errors.Is(err, syscall.ENODATA): // removed just now
 		case err != nil:
-			errs = append(errs, unreadAttribute(at, name, err))
+			errs = append(errs, fmt.Errorf("%s: %w", name, said(err)))
 		default:
 			e.XAttrs = append(e.XAttrs, XAttr{name, value})
 		}
 	}
 	slices.SortFunc(e.XAttrs, func(a, b XAttr) int { return strings.Compare(a.Name, b.Name) })
-	return errors.Join(errs...)
+	return join(errs...)
 }
 
 // isView tells extended attributes that only show something else: how network
@@ -148,28 +149,26 @@ func isView(name string) bool {
 	return false
 }
 
-func unreadAttribute(at livePath, what string, err error) error {
-	return problem.Newf(problem.AttributeUnread, at.String(), "%s: %w", what, err)
-}
-
-func (w *walk) readFlags(e *Entry, s spot, at livePath) error {
-	mode := file.Read | file.Prompt
+func (w *walk) readFlags(e *Entry, s spot) error {
+	open := w.openSeen
 	if e.Type == Directory {
-		mode |= file.Directory
+		open = w.openFolder
 	}
-	fd, err := w.folders.openQuietly(s.dir, s.name, s.opening(mode))
-	if errors.Is(err, syscall.EAGAIN) { // see openFile
-		fd, err = w.folders.openQuietly(s.dir, s.name, s.opening(mode&^file.Prompt))
-	}
+	fd, err := open(*e, s)
 	if err != nil {
-		return unreadAttribute(at, "inode flags", err)
+		return fmt.Errorf("inode flags: %w", said(err))
 	}
 	flags, err := readFlags(fd)
 	if err != nil {
-		err = unreadAttribute(at, "inode flags", err)
+		err = fmt.Errorf("inode flags: %w", said(err))
 	}
 	e.Flags |= flags
-	return errors.Join(err, file.Close(fd))
+	return join(err, file.Close(fd))
+}
+
+// openFolder opens a directory; O_DIRECTORY opens nothing else.
+func (w *walk) openFolder(_ Entry, s spot) (int, error) {
+	return w.folders.openQuietly(s.dir, s.name, s.opening(file.Read|file.Directory))
 }
 
 // readFlags returns no flags where the file system has none.

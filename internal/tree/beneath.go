@@ -25,9 +25,9 @@ func Beneath(dir, rel, live string) (*Spot, error) {
 	case err == nil:
 		return &Spot{fd}, nil
 	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
-		return nil, problem.Newf(problem.FileChanged, live, "a directory on the way there became something else: %w", err)
+		return nil, problem.Newf(problem.FileChanged, live, "a directory on the way there became something else: %w", said(err))
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, problem.New(problem.PathMissing, live, err)
+		return nil, problem.New(problem.PathMissing, live, said(err))
 	}
 	return nil, unread(livePath{name: live}, err)
 }

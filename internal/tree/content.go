@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"syscall"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/file"
@@ -35,26 +36,53 @@ func (w *walk) openFile(e Entry, s spot, at livePath) (*Content, error) {
 	if e.Type != File {
 		return nil, problem.Newf(problem.FileUnreadable, at.String(), "a %s has no content", e.Type)
 	}
-	fd, err := w.folders.openQuietly(s.dir, s.name, s.opening(file.Read|file.Prompt))
-	// A file server that holds a lease is asked to give it up, and without
-	// O_NONBLOCK the kernel waits for that (fcntl(2): lease-break-time).
-	if errors.Is(err, syscall.EAGAIN) {
-		fd, err = w.folders.openQuietly(s.dir, s.name, s.opening(file.Read))
-	}
+	fd, err := w.openSeen(e, s)
 	if err != nil {
 		return nil, unopened(at, err)
 	}
-	c := &Content{fd: fd, at: at, entry: e}
-	now, err := c.Stat()
-	if err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	if now.Type != File || now.Inode != e.Inode {
-		err := problem.Newf(problem.FileChanged, at.String(), "another file has taken its place")
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
+	return &Content{fd: fd, at: at, entry: e}, nil
 }
+
+// openSeen opens the file e, which was seen at the spot, to be read. Something
+// else may have the name by now, and opening a device or a FIFO does something:
+// a tape rewinds, a watchdog starts, a writer goes on. So its place is looked
+// at, and then that very place is opened.
+func (w *walk) openSeen(e Entry, s spot) (int, error) {
+	place, err := w.folders.openQuietly(s.dir, s.name, s.opening(file.Place))
+	if err != nil {
+		return -1, err
+	}
+	defer file.Close(place)
+	info, err := file.Stat(place, "", file.Itself)
+	if err != nil {
+		return -1, err
+	}
+	if info.Kind != file.Regular || info.Inode != e.Inode {
+		return -1, errOtherFile
+	}
+	fd, err := w.folders.reopenQuietly(place)
+	// A file server that holds a lease is asked to give it up, which takes it
+	// some milliseconds. Without O_NONBLOCK the kernel would wait for up to 45 s
+	// (fcntl(2), lease-break-time).
+	for pause := time.Millisecond; errors.Is(err, syscall.EAGAIN) && pause <= leasePause; pause *= 2 {
+		if w.waited.Add(int64(pause)) > int64(leasePatience) {
+			break
+		}
+		time.Sleep(pause)
+		fd, err = w.folders.reopenQuietly(place)
+	}
+	if errors.Is(err, syscall.EAGAIN) {
+		return -1, errLeased
+	}
+	return fd, err
+}
+
+// How long is waited for leases: in doubling steps up to this one, which is a
+// second for one file, and so long for all files of a source together.
+const (
+	leasePause    = 512 * time.Millisecond
+	leasePatience = 20 * time.Second
+)
 
 // ReadAt reads like io.ReaderAt.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
@@ -97,7 +125,7 @@ func Changed(before, after Entry) bool {
 func (c *Content) Flags() (Flags, error) {
 	flags, err := readFlags(c.fd)
 	if err != nil {
-		return 0, unreadAttribute(c.at, "inode flags", err)
+		return 0, problem.Newf(problem.AttributeUnread, c.at.String(), "inode flags: %w", said(err))
 	}
 	return flags, nil
 }

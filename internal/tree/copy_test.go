@@ -16,6 +16,7 @@ type copier struct {
 	problems  []error
 	around    func(path string) // called before every entry is made, unless nil
 	budget    int               // of descriptors, unless 0
+	boot      string            // of the system, unless this one
 }
 
 // copyTree restores source to target and fails the test on everything that
@@ -48,7 +49,10 @@ func (c *copier) tree(source Source, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	target, err := OpenTarget(path)
+	if c.boot == "" {
+		c.boot = thisBoot()
+	}
+	target, err := openTargetIn(path, c.boot)
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func (f *folder) reopen(dir int) (int, error) {
 		return -1, err
 	}
 	if identityOf(info) != f.id {
-		return -1, errors.Join(errReplaced, file.Close(fd))
+		return -1, join(errReplaced, file.Close(fd))
 	}
 	return f.install(fd)
 }
@@ -161,7 +161,7 @@ func (f *folder) install(fd int) (int, error) {
 		surplus = p.surplus(p.budget)
 	}
 	p.mu.Unlock()
-	return fd, errors.Join(err, closeAll(surplus))
+	return fd, join(err, closeAll(surplus))
 }
 
 // hold counts one more user. pool.mu is held.
@@ -247,7 +247,7 @@ func closeAll(fds []int) error {
 	for _, fd := range fds {
 		errs = append(errs, file.Close(fd))
 	}
-	return errors.Join(errs...)
+	return join(errs...)
 }
 
 // openDirectory opens f in dir and says what it is.
@@ -262,7 +262,7 @@ func (p *descriptors) openDirectory(dir int, f *folder) (int, file.Info, error) 
 	}
 	info, err := file.Stat(fd, "", file.Itself)
 	if err != nil {
-		return -1, file.Info{}, errors.Join(err, file.Close(fd))
+		return -1, file.Info{}, join(err, file.Close(fd))
 	}
 	return fd, info, nil
 }
@@ -270,17 +270,21 @@ func (p *descriptors) openDirectory(dir int, f *folder) (int, file.Info, error) 
 // openQuietly opens name in dir without leaving a time of access, where that
 // is allowed, and makes room when the process has no descriptor left.
 func (p *descriptors) openQuietly(dir int, name string, mode file.Mode) (int, error) {
-	fd, err := quietly(dir, name, mode)
-	if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && p.makeRoom() {
-		return quietly(dir, name, mode)
-	}
-	return fd, err
+	return p.quietly(mode, func(mode file.Mode) (int, error) { return file.Open(dir, name, mode) })
 }
 
-func quietly(dir int, name string, mode file.Mode) (int, error) {
-	fd, err := file.Open(dir, name, mode|file.Quiet)
+// reopenQuietly is openQuietly for the regular file that place points at.
+func (p *descriptors) reopenQuietly(place int) (int, error) {
+	return p.quietly(file.Read|file.Prompt, func(mode file.Mode) (int, error) { return file.Reopen(place, mode) })
+}
+
+func (p *descriptors) quietly(mode file.Mode, open func(mode file.Mode) (int, error)) (int, error) {
+	fd, err := open(mode | file.Quiet)
+	if isOneOf(err, syscall.EMFILE, syscall.ENFILE) && p.makeRoom() {
+		fd, err = open(mode | file.Quiet)
+	}
 	if errors.Is(err, syscall.EPERM) {
-		return file.Open(dir, name, mode)
+		return open(mode)
 	}
 	return fd, err
 }

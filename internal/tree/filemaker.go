@@ -37,14 +37,18 @@ func (m *Maker) File(e Entry, o Overwrite) (*FileMaker, Outcome, error) {
 	if e.Size < 0 {
 		return nil, "", problem.Newf(problem.TargetUnsafe, p.path(), "the backup has a file of size %d", e.Size)
 	}
-	same := p.there && p.now.Kind == file.Regular && p.now.Size == e.Size && p.sameTime() && p.ours() && o != Always
-	outcome, err := p.decide(o, same)
+	equal := p.there && p.now.Kind == file.Regular && (p.now.Size == e.Size || m.lost && p.now.Size < e.Size) && p.sameTime() && p.ours()
+	if equal && m.lost {
+		o = Always
+	}
+	outcome, err := p.decide(o, equal && o != Always)
 	if outcome == Same {
 		return nil, Same, p.finishFlags()
 	}
 	if outcome != Made && outcome != Replaced || err != nil {
 		return nil, outcome, err
 	}
+	m.touch(p.dir)
 	fd, name, err := m.target.newFile(p.dir)
 	if err != nil {
 		return nil, "", unwritten(p.path(), err)
@@ -52,13 +56,13 @@ func (m *Maker) File(e Entry, o Overwrite) (*FileMaker, Outcome, error) {
 	f := &FileMaker{at: *p, outcome: outcome, fd: fd, temporary: name}
 	f.set = setter{path: f.at.path, entry: e, fd: fd}
 	if err := f.prepare(!m.fresh); err != nil {
-		return nil, "", errors.Join(err, f.Abort())
+		return nil, "", join(err, f.Abort())
 	}
 	return f, outcome, nil
 }
 
 // ours tells whether a file in the way can be what an earlier run restored:
-// owner and mode are the backup's, as far as we may set them, and it has no more
+// owner and mode are the backup's, as far as they can be set here, and it has no more
 // names than the backup knows. Else whoever may write to the directory could put
 // somebody's file there, by a rename or a hard link, and be given it; and what an
 // administrator has closed since would pass for the same.
@@ -69,7 +73,8 @@ func (p *position) ours() bool {
 	if os.Geteuid() != 0 {
 		return p.now.UID == p.entry.UID || int(p.now.UID) == os.Geteuid()
 	}
-	return p.now.UID == p.entry.UID && p.now.GID == p.entry.GID && p.now.Mode&0o7777 == p.entry.Mode&0o7777
+	now := rightsOf(p.now)
+	return now == rights{p.entry.UID, p.entry.GID, p.entry.Mode & 0o7777} || now == p.maker.target.takes(p.dir, p.now.Device, p.entry)
 }
 
 // prepare sets what has to be there before the first byte: NoCOW works on empty
@@ -112,9 +117,9 @@ func (p *position) finishFlags() error {
 	}
 	s := setter{path: p.path, entry: p.entry, fd: fd}
 	s.flags(missing)
-	err = errors.Join(s.lost, file.Close(fd))
+	err = join(s.lost, file.Close(fd))
 	for _, u := range s.unset {
-		err = errors.Join(err, u.Err)
+		err = join(err, u.Err)
 	}
 	return err
 }
@@ -139,15 +144,15 @@ func (f *FileMaker) WriteAt(p []byte, off int64) (int, error) {
 // When it fails, nothing is left of the file.
 func (f *FileMaker) Commit() ([]Unset, error) {
 	if err := f.complete(); err != nil {
-		return nil, errors.Join(err, f.Abort())
+		return nil, join(err, f.Abort())
 	}
 	f.set.allButFlags()
 	if f.set.lost != nil {
-		return f.set.unset, errors.Join(f.set.lost, f.Abort())
+		return f.set.unset, join(f.set.lost, f.Abort())
 	}
 	fault.Point("restore:file-written")
 	if err := f.show(); err != nil {
-		return f.set.unset, errors.Join(err, f.Abort())
+		return f.set.unset, join(err, f.Abort())
 	}
 	fault.Point("restore:file-linked")
 	// A file with these flags cannot get a name any more.
@@ -158,18 +163,15 @@ func (f *FileMaker) Commit() ([]Unset, error) {
 	return f.set.unset, f.set.lost
 }
 
-// complete sees to the size and to what a loss of power would do: a file that
-// was only written, from start to end, is as long as what has reached the disk,
-// and so would not pass for the same one afterwards; one that got its size
-// otherwise would, and waits for the disk.
+// complete sees to the size, and where no mark tells of a loss of power, to the
+// content being on disk before the name is.
 func (f *FileMaker) complete() error {
-	short := f.end.Load() < f.at.entry.Size
-	if short {
+	if f.end.Load() < f.at.entry.Size {
 		if err := f.setSize(); err != nil {
 			return err
 		}
 	}
-	if (short || len(f.at.entry.Holes) > 0) && f.end.Load() > 0 {
+	if !f.at.maker.covered && f.end.Load() > 0 {
 		if err := file.SyncData(f.fd); err != nil {
 			return unwritten(f.at.path(), err)
 		}
@@ -199,10 +201,10 @@ func (f *FileMaker) Abort() error {
 	if f.temporary != "" {
 		dir, takeErr := f.at.maker.folder.take()
 		if takeErr == nil {
-			err = errors.Join(err, file.Remove(dir, f.temporary))
+			err = join(err, file.Remove(dir, f.temporary))
 			f.at.maker.folder.give()
 		}
-		err = errors.Join(err, takeErr)
+		err = join(err, takeErr)
 	}
 	if err != nil {
 		return unwritten(f.at.path(), err)
@@ -238,7 +240,7 @@ func (p *position) settle(name string) error {
 		return nil
 	}
 	if removeErr := file.Remove(p.dir, name); removeErr != nil && !errors.Is(removeErr, syscall.ENOENT) {
-		err = errors.Join(err, unwritten(p.path(), removeErr))
+		err = join(err, unwritten(p.path(), removeErr))
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func (s spot) readlink() (string, error) {
 		return "", err
 	}
 	target, err := file.Readlink(fd, "")
-	return target, errors.Join(err, file.Close(fd))
+	return target, join(err, file.Close(fd))
 }
 
 // spotOfRoot is where the root of a source or a graft is. A selected symbolic
@@ -127,5 +127,5 @@ func spotOfRoot(path string) (spot, error) {
 	if fs == file.ProcFS {
 		s.at = file.Follow
 	}
-	return s, errors.Join(err, file.Close(fd))
+	return s, join(err, file.Close(fd))
 }

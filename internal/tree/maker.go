@@ -2,8 +2,7 @@ package tree
 
 import (
 	"errors"
-	"os"
-	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -53,6 +52,16 @@ type Maker struct {
 	folder *folder
 	fresh  bool // made by this run: nothing was there, and nothing is inherited from it
 	keep   bool // was there before, and its attributes stay
+
+	// What marks tell, see markMade.
+	unfinished bool // an earlier run made it, and did not come to its Finish
+	lost       bool // what an earlier run made in it may lack its content
+	lostBelow  bool // the same of all below; an earlier run made the directory
+	covered    bool // a mark stands for what is made in it now
+	old        bool // the mark goes only when the directory was finished
+	noted      bool // among Target.marks
+	finished   bool
+	touched    sync.Once
 }
 
 // Path is the path in the target.
@@ -101,37 +110,8 @@ func (m *Maker) Dir(e Entry, o Overwrite) (*Maker, Outcome, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	child.keep = outcome == Same && o == Never && !child.unfinished()
+	child.keep = outcome == Same && o == Never && !child.unfinished
 	return child, outcome, nil
-}
-
-// An attribute marks a directory from its making to its Finish, so that a later
-// run tells one that an earlier run left unfinished from one that was there.
-func marker() string {
-	if os.Geteuid() == 0 {
-		return "trusted.stillpoint.restoring"
-	}
-	return "user.stillpoint.restoring"
-}
-
-func (m *Maker) unfinished() bool {
-	fd, err := m.folder.take()
-	if err != nil {
-		return false
-	}
-	defer m.folder.give()
-	names, err := file.ListXattrs(fd)
-	if err == nil && slices.Contains(names, marker()) {
-		return true
-	}
-	// A run can be killed between making a directory and marking it: then it
-	// is empty, and as MakeDirectory makes it.
-	info, err := file.Stat(fd, "", file.Itself)
-	if err != nil || info.Mode&0o7777 != 0o700 || int(info.UID) != os.Geteuid() {
-		return false
-	}
-	errFound := errors.New("not empty")
-	return file.List(fd, make([]byte, 4096), func([]byte, file.Kind, uint64) error { return errFound }) == nil
 }
 
 // enter opens the directory name and prepares it for what comes into it.
@@ -143,20 +123,19 @@ func (m *Maker) enter(name string, outcome Outcome) (*Maker, error) {
 	}
 	child.folder = f
 	m.target.met(info.Device, child)
-	if !child.fresh {
-		return child, child.sweep()
-	}
 	fd, err := f.take()
 	if err != nil {
 		return nil, unwritten(child.Path(), err)
 	}
 	defer f.give()
+	if !child.fresh {
+		child.readMarks(fd, info)
+		return child, child.sweep()
+	}
 	if !m.fresh {
 		disinherit(fd)
 	}
-	// Where there are no such attributes, a later run keeps the directory as
-	// this one leaves it, and says so.
-	_ = file.SetXattr(fd, marker(), []byte(m.target.run))
+	child.markNew(fd)
 	return child, nil
 }
 
@@ -168,9 +147,9 @@ func (m *Maker) Finish(e Entry) ([]Unset, error) {
 	if err != nil {
 		return nil, unwritten(m.Path(), err)
 	}
-	s := setter{path: m.Path, entry: e, fd: fd, exact: !m.fresh}
+	s := setter{path: m.Path, entry: e, fd: fd, exact: !m.fresh, marked: m.noted}
 	if m.keep {
-		s.compare()
+		s.compare(m.target)
 	} else {
 		err = s.all()
 	}
@@ -178,6 +157,7 @@ func (m *Maker) Finish(e Entry) ([]Unset, error) {
 	if err != nil {
 		return s.unset, err
 	}
+	m.finished = true
 	fault.Point("restore:directory-done")
 	return s.unset, m.Close()
 }

@@ -3,6 +3,7 @@ package tree
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"stillpoint/internal/sys/file"
 )
@@ -33,7 +34,9 @@ func (d *Dir) Names() ([]Name, error) {
 	if d.walk.source.Leave != nil || d.grafts != nil {
 		l.path = d.Path()
 	}
-	if err = file.List(fd, make([]byte, listBuffer), l.add); err == nil {
+	buf := listBuffers.Get().(*[]byte)
+	defer listBuffers.Put(buf)
+	if err = file.List(fd, *buf, l.add); err == nil {
 		err = l.addHidden()
 	}
 	if err != nil {
@@ -44,6 +47,8 @@ func (d *Dir) Names() ([]Name, error) {
 }
 
 const listBuffer = 64 << 10
+
+var listBuffers = sync.Pool{New: func() any { b := make([]byte, listBuffer); return &b }}
 
 type lister struct {
 	dir   *Dir

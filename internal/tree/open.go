@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"sync/atomic"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/file"
@@ -23,6 +24,7 @@ type walk struct {
 	folders *descriptors
 	top     *folder // in use until the end
 	xattrs  file.Xattrs
+	waited  atomic.Int64 // for leases, in ns
 }
 
 // Open opens a source. An Entry whose attributes could not all be read comes
@@ -45,12 +47,12 @@ func Open(source Source) (*Node, error) {
 	}
 	if n.Entry.Type == Directory {
 		if n.Dir, err = w.root(info); err != nil {
-			return nil, errors.Join(rootUnread(source, err), n.Close())
+			return nil, join(rootUnread(source, err), n.Close())
 		}
 	}
 	err = w.complete(&n.Entry, s, at)
 	if err != nil && problem.CodeOf(err) != problem.AttributeUnread {
-		return nil, errors.Join(err, n.Close())
+		return nil, join(err, n.Close())
 	}
 	return n, err
 }
@@ -81,9 +83,9 @@ func (w *walk) root(info file.Info) (*Dir, error) {
 func rootUnread(source Source, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return problem.New(problem.PathMissing, source.Path, err)
+		return problem.New(problem.PathMissing, source.Path, said(err))
 	case errors.Is(err, fs.ErrPermission):
-		return problem.New(problem.NotAllowed, source.Path, err)
+		return problem.New(problem.NotAllowed, source.Path, said(err))
 	}
 	return unread(livePath{name: source.Path}, err)
 }

@@ -285,20 +285,28 @@ func TestUnfinished(t *testing.T) {
 	root := t.TempDir()
 	dir := ourEntry("d", Directory, ours)
 	dir.Mode = 0o755
-	killed, _, err := openTarget(t, filepath.Join(root, "a")).Root().Dir(dir, Never)
+	target := openTarget(t, filepath.Join(root, "a"))
+	killed, _, err := target.Root().Dir(dir, Never)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := target.Close(); err != nil {
 		t.Fatal(err)
 	}
 	// Another target sees the same directory, as the next run would.
 	if err := os.Rename(killed.Path(), filepath.Join(root, "d")); err != nil {
 		t.Fatal(err)
 	}
-	sub, outcome, err := openTarget(t, root).Root().Dir(dir, Never)
+	target = openTarget(t, root)
+	sub, outcome, err := target.Root().Dir(dir, Never)
 	if outcome != Same || err != nil {
 		t.Fatalf("%s, %v", outcome, err)
 	}
 	if unset, err := sub.Finish(dir); err != nil || len(unset) > 0 {
 		t.Fatalf("%v, %v", unset, err)
+	}
+	if err := target.Close(); err != nil {
+		t.Fatal(err)
 	}
 	fi, err := os.Stat(filepath.Join(root, "d"))
 	if err != nil || fi.Mode().Perm() != 0o755 || !fi.ModTime().Equal(ours) {

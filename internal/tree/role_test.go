@@ -2,6 +2,7 @@ package tree
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,8 +34,8 @@ func play(role string) int {
 			fmt.Println("held")
 			_, err = io.Copy(io.Discard, os.Stdin)
 		}
-	case "loopback":
-		err = serveLoopback(from, to)
+	case "loopback", "fat":
+		err = serve(from, to, role == "fat")
 	case "unprivileged":
 		return playUnprivileged(from, to)
 	default:
@@ -95,12 +96,19 @@ func (p *player) wait(limit time.Duration) error {
 	}
 }
 
-// serveLoopback shows from at to until standard input ends. This file system
-// has no files without names, as FUSE mostly and NFS always.
-func serveLoopback(from, to string) error {
+// serve shows from at to until standard input ends. This file system has no
+// files without names, as FUSE mostly and NFS always.
+func serve(from, to string, likeFAT bool) error {
 	root, err := fs.NewLoopbackRoot(from)
 	if err != nil {
 		return err
+	}
+	if data := root.(*fs.LoopbackNode).RootData; likeFAT {
+		data.NewNode = func(root *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
+			return &fatNode{fs.LoopbackNode{RootData: root}}
+		}
+		root = &fatNode{fs.LoopbackNode{RootData: data}}
+		data.RootNode = root
 	}
 	server, err := fs.Mount(to, root, &fs.Options{MountOptions: fuse.MountOptions{AllowOther: true, DirectMountStrict: true}})
 	if err != nil {
@@ -110,12 +118,30 @@ func serveLoopback(from, to string) error {
 	return server.Unmount()
 }
 
+// A fatNode has no owner and no mode that could be set, and no extended
+// attributes.
+type fatNode struct{ fs.LoopbackNode }
+
+func (n *fatNode) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		return syscall.EPERM
+	}
+	in.Valid &^= fuse.FATTR_MODE
+	return n.LoopbackNode.Setattr(ctx, f, in, out)
+}
+
+func (*fatNode) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
+	return syscall.ENOTSUP
+}
+
 // loopback mounts a directory by FUSE.
-func loopback(t *testing.T) string {
+func loopback(t *testing.T) string { return served(t, "loopback") }
+
+func served(t *testing.T, role string) string {
 	t.Helper()
 	scratch.NeedRoot(t)
 	from, to := t.TempDir(), t.TempDir()
-	p := act(t, "loopback", from, to)
+	p := act(t, role, from, to)
 	t.Cleanup(func() {
 		_ = p.stdin.Close()
 		_ = p.wait(10 * time.Second)

@@ -14,11 +14,12 @@ import (
 // A setter gives an open file of the target the attributes of an entry, and
 // collects what it could not set.
 type setter struct {
-	path  func() string
-	entry Entry
-	fd    int
-	place bool // fd only points at a file that cannot be opened
-	exact bool // the file was there before: it may have what the entry has not
+	path   func() string
+	entry  Entry
+	fd     int
+	place  bool // fd only points at a file that cannot be opened
+	exact  bool // the file was there before: it may have what the entry has not
+	marked bool // the mark of the directory stays until everything is on disk
 
 	unset    []Unset
 	lost     error // the target cannot be written any more
@@ -33,8 +34,8 @@ func (s *setter) all() error {
 		s.thaw()
 	}
 	s.allButFlags()
-	if s.entry.Type == Directory {
-		_ = file.RemoveXattr(s.fd, marker()) // mostly there is none
+	if s.entry.Type == Directory && !s.marked {
+		_ = file.RemoveXattr(s.fd, marker(markMade)) // mostly there is none
 	}
 	if s.entry.Type == Directory || s.entry.Type == File {
 		s.flags(keptFlags)
@@ -42,14 +43,21 @@ func (s *setter) all() error {
 	return s.lost
 }
 
-// compare reports an owner or a mode that stay different.
-func (s *setter) compare() {
+// compare reports an owner or a mode that stay different, though they could be
+// set.
+func (s *setter) compare(t *Target) {
 	now, err := file.Stat(s.fd, "", file.Itself)
 	if err != nil {
 		s.failed("owner and mode", err)
 		return
 	}
-	if now.UID == s.entry.UID && now.GID == s.entry.GID && now.Mode&0o7777 == s.entry.Mode&0o7777 {
+	got, want := rightsOf(now), rights{s.entry.UID, s.entry.GID, s.entry.Mode & 0o7777}
+	if got == want {
+		return
+	}
+	can := t.takes(s.fd, now.Device, s.entry)
+	different := func(got, want, can uint32) bool { return got != want && can == want }
+	if !different(got.uid, want.uid, can.uid) && !different(got.gid, want.gid, can.gid) && !different(got.mode, want.mode, can.mode) {
 		return
 	}
 	err = problem.Newf(problem.TargetExists, s.path(), "the directory has another owner or mode, which stay")
@@ -70,10 +78,10 @@ func (s *setter) allButFlags() {
 // failed notes what could not be set.
 func (s *setter) failed(what string, err error) {
 	if isOneOf(err, syscall.EIO, syscall.EROFS) {
-		s.lost = errors.Join(s.lost, unwritten(s.path(), err))
+		s.lost = join(s.lost, unwritten(s.path(), err))
 		return
 	}
-	err = problem.Newf(problem.AttributeUnset, s.path(), "%s: %w", what, err)
+	err = problem.Newf(problem.AttributeUnset, s.path(), "%s: %w", what, said(err))
 	s.unset = append(s.unset, Unset{Name: s.entry.Name, What: what, Err: err})
 }
 
@@ -139,7 +147,9 @@ func (s *setter) xattrs() {
 		s.removeXattrs(func(name string) bool { return !s.hasXattr(name) })
 	}
 	for _, x := range s.entry.XAttrs {
-		s.setXattr(x)
+		if !isMark(x.Name) {
+			s.setXattr(x)
+		}
 	}
 }
 
@@ -174,7 +184,7 @@ func (s *setter) removeXattrs(which func(name string) bool) {
 	}
 	for _, name := range names {
 		label := strings.HasPrefix(name, "security.") && name != "security.capability"
-		if label || isView(name) || !which(name) {
+		if label || isView(name) || isMark(name) || !which(name) {
 			continue
 		}
 		if err := file.RemoveXattr(s.fd, name); err != nil && !errors.Is(err, syscall.ENODATA) {

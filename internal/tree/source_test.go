@@ -332,4 +332,10 @@ func TestNestedSubvolumes(t *testing.T) {
 		Grafts: []Graft{{Path: "/live/nested", Root: filepath.Join(origin, "nested"), Volume: "n"}},
 	}, "/live/a dir", "/live/a/x file", "/live/nested dir", "/live/nested in n", "/live/nested/n file")
 	left.want(t)
+	// So does the live one, at its own place.
+	wantTree(t, Source{
+		Path: "/live", Root: origin, Volume: "o", Left: left.add,
+		Grafts: []Graft{{Path: "/live/nested", Root: filepath.Join(origin, "nested"), Volume: "n"}},
+	}, "/live/a dir", "/live/a/x file", "/live/nested dir", "/live/nested in n", "/live/nested/n file")
+	left.want(t)
 }

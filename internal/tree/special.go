@@ -2,7 +2,6 @@ package tree
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 
 	"stillpoint/internal/problem"
@@ -12,7 +11,7 @@ import (
 // Symlink makes the symbolic link e. Where one with the same target is, it
 // stays.
 func (m *Maker) Symlink(e Entry, o Overwrite) (Outcome, []Unset, error) {
-	return m.make(e, o, func(p *position) bool {
+	return m.make(e, file.Symlink, o, func(p *position) bool {
 		target, err := file.Readlink(p.dir, e.Name)
 		return err == nil && target == e.Target
 	}, func(dir int, name string) error {
@@ -27,7 +26,7 @@ func (m *Maker) Special(e Entry, o Overwrite) (Outcome, []Unset, error) {
 	if !ok {
 		return "", nil, problem.Newf(problem.TargetUnsafe, joined(m.Path(), e.Name), "the backup has a special file of the unknown type %q", e.Type)
 	}
-	return m.make(e, o, func(p *position) bool {
+	return m.make(e, kind, o, func(p *position) bool {
 		return p.now.Kind == kind && p.now.Node == e.Device
 	}, func(dir int, name string) error {
 		return file.MakeNode(dir, name, kind, e.Device)
@@ -36,7 +35,7 @@ func (m *Maker) Special(e Entry, o Overwrite) (Outcome, []Unset, error) {
 
 // make makes what cannot be opened under a temporary name, sets its attributes
 // and gives it its own.
-func (m *Maker) make(e Entry, o Overwrite, same func(p *position) bool, create func(dir int, name string) error) (Outcome, []Unset, error) {
+func (m *Maker) make(e Entry, kind file.Kind, o Overwrite, same func(p *position) bool, create func(dir int, name string) error) (Outcome, []Unset, error) {
 	p, err := m.look(e)
 	if err != nil {
 		return "", nil, err
@@ -46,13 +45,14 @@ func (m *Maker) make(e Entry, o Overwrite, same func(p *position) bool, create f
 	if outcome != Made && outcome != Replaced || err != nil {
 		return outcome, nil, err
 	}
+	m.touch(p.dir)
 	name := m.target.temporaryName()
 	if err := create(p.dir, name); err != nil {
 		return "", nil, unwritten(p.path(), err)
 	}
-	unset, err := p.setPlace(name)
+	unset, err := p.setPlace(name, kind)
 	if err != nil {
-		return "", unset, errors.Join(err, file.Remove(p.dir, name))
+		return "", unset, join(err, file.Remove(p.dir, name))
 	}
 	if err := p.settle(name); err != nil {
 		return "", unset, err
@@ -61,15 +61,24 @@ func (m *Maker) make(e Entry, o Overwrite, same func(p *position) bool, create f
 }
 
 // setPlace sets the attributes of what has a temporary name and cannot be
-// opened.
-func (p *position) setPlace(name string) ([]Unset, error) {
+// opened. Who may write to the directory could have put another file there, to
+// be given it.
+func (p *position) setPlace(name string, kind file.Kind) ([]Unset, error) {
 	fd, err := file.Open(p.dir, name, file.Place|file.Final)
 	if err != nil {
 		return nil, unwritten(p.path(), err)
 	}
+	now, err := file.Stat(fd, "", file.Itself)
+	device := kind == file.Character || kind == file.Block
+	if err == nil && (now.Kind != kind || now.Links > 1 || device && now.Node != p.entry.Device) {
+		err = errOtherFile
+	}
+	if err != nil {
+		return nil, join(unwritten(p.path(), err), file.Close(fd))
+	}
 	s := setter{path: p.path, entry: p.entry, fd: fd, place: true}
 	err = s.all()
-	return s.unset, errors.Join(err, file.Close(fd))
+	return s.unset, join(err, file.Close(fd))
 }
 
 // ErrNoLink says that a file cannot have another name there: it lies in
@@ -110,11 +119,15 @@ func (m *Maker) Link(e Entry, o Overwrite, first Place) (Outcome, error) {
 	}
 	defer p.give()
 	same := p.there && identityOf(p.now) == first.id
-	equal := p.there && o != Always && e.Type == File && p.now.Kind == file.Regular && p.now.Size == e.Size && p.sameTime()
+	equal := p.there && o != Always && e.Type == File && p.now.Kind == file.Regular && (p.now.Size == e.Size || m.lost && p.now.Size < e.Size) && p.sameTime()
+	if equal && !same && m.lost {
+		equal, o = false, Always
+	}
 	outcome, err := p.decide(o, same || equal)
 	if outcome != Made && outcome != Replaced || err != nil {
 		return outcome, err
 	}
+	m.touch(p.dir)
 	fd, err := first.open(file.Place)
 	if err != nil {
 		return "", err
@@ -123,10 +136,14 @@ func (m *Maker) Link(e Entry, o Overwrite, first Place) (Outcome, error) {
 	if first.flags&frozenFlags != 0 && errors.Is(err, syscall.EPERM) {
 		err = first.unfrozen(func() error { return p.link(fd) })
 	}
-	err = errors.Join(err, file.Close(fd))
+	err = join(err, file.Close(fd))
 	switch {
 	case isOneOf(err, syscall.EXDEV, syscall.EMLINK, syscall.EPERM, syscall.EOPNOTSUPP):
-		return "", problem.New(problem.AttributeUnset, p.path(), fmt.Errorf("%w: %s", ErrNoLink, err))
+		cause := err
+		if of := (*problem.Problem)(nil); errors.As(err, &of) {
+			cause = of.Err // without the path
+		}
+		return "", problem.Newf(problem.AttributeUnset, p.path(), "%w: %s", ErrNoLink, cause)
 	case err != nil:
 		return "", err
 	}
@@ -150,7 +167,7 @@ func (f Place) open(mode file.Mode) (int, error) {
 		err = errReplaced
 	}
 	if err != nil {
-		return -1, errors.Join(unwritten(path, err), file.Close(fd))
+		return -1, join(unwritten(path, err), file.Close(fd))
 	}
 	return fd, nil
 }
@@ -162,12 +179,17 @@ func (f Place) unfrozen(do func() error) error {
 	if err != nil {
 		return err
 	}
+	return join(melted(fd, do), file.Close(fd))
+}
+
+// melted does something while the file or directory fd can be changed.
+func melted(fd int, do func() error) error {
 	flags, err := file.Flags(fd)
 	if err == nil {
 		err = file.SetFlags(fd, flags&^uint32(frozenFlags))
 	}
-	if err == nil {
-		err = errors.Join(do(), file.SetFlags(fd, flags))
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, file.Close(fd))
+	return join(do(), file.SetFlags(fd, flags))
 }

@@ -19,11 +19,11 @@ func SyncVolume(path string) error {
 		fd, err = file.Open(file.Here, filepath.Dir(path), file.Read|file.Directory)
 	}
 	if err != nil {
-		return problem.New(problem.FileUnreadable, path, err)
+		return problem.New(problem.FileUnreadable, path, said(err))
 	}
 	defer file.Close(fd)
 	if err := file.SyncFS(fd); err != nil {
-		return problem.New(problem.FileUnreadable, path, err)
+		return problem.New(problem.FileUnreadable, path, said(err))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -24,10 +25,14 @@ type Target struct {
 	path    string
 	folders *descriptors
 	root    *Maker
+	above   []int // directories that lead to the target, locked
 	locked  bool
+	alone   bool   // no other restore can be at work in the target
 	made    bool   // the target itself was missing
 	run     string // names this restore in temporary names
 	count   atomic.Uint64
+
+	boot string // of the system, for marks
 
 	closing  sync.Once
 	closeErr error
@@ -35,23 +40,35 @@ type Target struct {
 	mu       sync.Mutex
 	devices  map[uint64]*Maker        // the first directory met of every file system
 	granules map[uint64]time.Duration // of times of change, by device
+	rights   map[rightsKey]rights
+	marks    []*Maker // directories that Close takes the mark from
 }
 
 // OpenTarget opens the directory path, and makes it with its parents where it
-// is missing. It fails with the code busy while another restore goes there.
-func OpenTarget(path string) (*Target, error) {
+// is missing. It fails with the code busy while another restore goes there, to
+// a directory in it, or to one that holds it.
+func OpenTarget(path string) (*Target, error) { return openTargetIn(path, thisBoot()) }
+
+func openTargetIn(path, boot string) (*Target, error) {
 	_, missing := os.Lstat(path)
-	if err := os.MkdirAll(path, 0o755); errors.Is(err, syscall.ENOTDIR) {
-		return nil, problem.New(problem.TargetExists, path, err)
-	} else if err != nil {
-		return nil, unwritten(path, err)
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		at := path
+		if p := (*fs.PathError)(nil); errors.As(err, &p) {
+			at = p.Path
+		}
+		if errors.Is(err, syscall.ENOTDIR) {
+			return nil, problem.New(problem.TargetExists, at, said(err))
+		}
+		return nil, unwritten(at, err)
 	}
 	t := &Target{
 		path:     path,
 		folders:  newDescriptors(),
+		boot:     boot,
 		run:      newRun(),
 		devices:  map[uint64]*Maker{},
 		granules: map[uint64]time.Duration{},
+		rights:   map[rightsKey]rights{},
 	}
 	top, info, err := t.folders.top(path)
 	if err != nil {
@@ -65,10 +82,14 @@ func OpenTarget(path string) (*Target, error) {
 	t.made = missing != nil
 	t.devices[info.Device] = t.root
 	if err := t.lock(fd); err != nil {
-		return nil, errors.Join(err, t.release())
+		return nil, join(err, t.release())
 	}
+	if err := t.lockAbove(fd); err != nil {
+		return nil, join(err, t.release())
+	}
+	t.root.readMarks(fd, info)
 	if err := t.root.sweep(); err != nil {
-		return nil, errors.Join(err, t.release())
+		return nil, join(err, t.release())
 	}
 	return t, nil
 }
@@ -81,11 +102,46 @@ func (t *Target) lock(fd int) error {
 	case err == nil:
 		t.locked = true
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		return problem.Newf(problem.Busy, t.path, "another restore goes to this directory")
+		return problem.Newf(problem.Busy, t.path, "another restore goes to this directory, or to one in it")
 	case errors.Is(err, syscall.EIO):
 		return unwritten(t.path, err)
 	}
 	return nil
+}
+
+// lockAbove takes shared locks on all directories that lead to the target, so
+// that no restore goes to one of them meanwhile: each would remove the
+// temporary names of the other. Where one of them cannot be locked, nothing
+// that looks left behind is removed.
+func (t *Target) lockAbove(fd int) error {
+	t.alone = t.locked
+	for {
+		info, err := file.Stat(fd, "", file.Itself)
+		if err != nil {
+			return unwritten(t.path, err)
+		}
+		up, err := t.folders.openQuietly(fd, "..", file.Read|file.Directory)
+		if err != nil { // no right to read it
+			t.alone = false
+			return nil
+		}
+		t.above = append(t.above, up)
+		over, err := file.Stat(up, "", file.Itself)
+		if err != nil {
+			return unwritten(t.path, err)
+		}
+		if identityOf(over) == identityOf(info) && over.Mount == info.Mount {
+			return nil // ".." of the root is the root
+		}
+		err = file.LockShared(up)
+		switch {
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return problem.Newf(problem.Busy, t.path, "another restore goes to a directory that holds this one")
+		case err != nil:
+			t.alone = false
+		}
+		fd = up
+	}
 }
 
 // Root is the target itself.
@@ -108,14 +164,17 @@ func (t *Target) Close() error {
 		for _, m := range t.devices {
 			errs = append(errs, m.sync())
 		}
-		t.closeErr = errors.Join(append(errs, t.release())...)
+		if t.closeErr = join(errs...); t.closeErr == nil {
+			t.closeErr = t.unmark()
+		}
+		t.closeErr = join(t.closeErr, t.release())
 	})
 	return t.closeErr
 }
 
 func (t *Target) release() error {
 	t.root.folder.give()
-	return t.folders.close()
+	return join(closeAll(t.above), t.folders.close())
 }
 
 // met notes the file systems that Close has to sync.
@@ -175,7 +234,7 @@ func temporaryRun(name string) string {
 
 // sweep removes what earlier runs left in the directory when they were killed.
 func (m *Maker) sweep() error {
-	if !m.target.locked {
+	if !m.target.alone {
 		return nil
 	}
 	fd, err := m.folder.take()
@@ -184,14 +243,16 @@ func (m *Maker) sweep() error {
 	}
 	defer m.folder.give()
 	var stale []string
-	err = file.List(fd, make([]byte, listBuffer), func(name []byte, kind file.Kind, _ uint64) error {
+	buf := listBuffers.Get().(*[]byte)
+	defer listBuffers.Put(buf)
+	err = file.List(fd, *buf, func(name []byte, kind file.Kind, _ uint64) error {
 		if run := temporaryRun(string(name)); run != "" && run != m.target.run && kind != file.Folder {
 			stale = append(stale, string(name))
 		}
 		return nil
 	})
 	for _, name := range stale {
-		err = errors.Join(err, file.Remove(fd, name))
+		err = join(err, file.Remove(fd, name))
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return unwritten(m.Path(), err)
@@ -199,51 +260,14 @@ func (m *Maker) sweep() error {
 	return nil
 }
 
-// granule is the unit in which the file system of dir keeps times of change.
-// It is measured with a file that is never seen; only vfat, old formats of
-// ext and some network file systems have one worth a look.
-func (t *Target) granule(dir int, device uint64) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if g, ok := t.granules[device]; ok {
-		return g
-	}
-	g := t.measureGranule(dir)
-	t.granules[device] = g
-	return g
-}
-
-func (t *Target) measureGranule(dir int) time.Duration {
-	fd, name, err := t.newFile(dir)
-	if err != nil {
-		return 1
-	}
-	odd := time.Unix(1_000_000_001, 123_456_789)
-	err = file.SetModified(fd, odd)
-	info, statErr := file.Stat(fd, "", file.Itself)
-	_ = file.Close(fd)
-	if name != "" {
-		_ = file.Remove(dir, name)
-	}
-	if err != nil || statErr != nil {
-		return 1
-	}
-	granules := []time.Duration{1, 100, time.Microsecond, 10 * time.Millisecond, time.Second, 2 * time.Second}
-	for _, g := range granules {
-		if odd.Truncate(g).Equal(info.Modified) {
-			return g
-		}
-	}
-	return 1
-}
-
 // newFile makes an empty file in dir: one without a name, or where the file
 // system has none such, one with a temporary name.
 func (t *Target) newFile(dir int) (fd int, name string, err error) {
 	fd, err = file.Open(dir, ".", file.Write|file.Unnamed)
-	// A file system without says EOPNOTSUPP; one that does not know the flag
-	// takes it for an attempt to write to a directory (open(2)).
-	if !errors.Is(err, syscall.EOPNOTSUPP) && !errors.Is(err, syscall.EISDIR) {
+	// A file system without says EOPNOTSUPP, and some servers behind one EINVAL
+	// or ENOSYS; one that does not know the flag takes it for an attempt to
+	// write to a directory (open(2)).
+	if !isOneOf(err, syscall.EOPNOTSUPP, syscall.EISDIR, syscall.EINVAL, syscall.ENOSYS) {
 		return fd, "", err
 	}
 	name = t.temporaryName()

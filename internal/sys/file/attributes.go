@@ -57,6 +57,20 @@ func ListXattrs(fd int) ([]string, error) {
 	return xattrNames(buf[:n]), nil
 }
 
+// GetXattr returns the value of one extended attribute of fd.
+func GetXattr(fd int, name string) ([]byte, error) {
+	buf := make([]byte, xattrUsual)
+	n, err := unix.Fgetxattr(fd, name, buf)
+	if err == unix.ERANGE {
+		buf = make([]byte, xattrMax)
+		n, err = unix.Fgetxattr(fd, name, buf)
+	}
+	if err != nil {
+		return nil, failed("getxattr", name, err)
+	}
+	return buf[:n], nil
+}
+
 // SetXattr sets one extended attribute of fd.
 func SetXattr(fd int, name string, value []byte) error {
 	return result("setxattr", name, unix.Fsetxattr(fd, name, value, 0))

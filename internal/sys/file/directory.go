@@ -111,6 +111,12 @@ func Lock(fd int) error {
 	return result("flock", "", unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB))
 }
 
+// LockShared takes the flock of fd as one of several holders, which Close gives
+// back. It fails with EWOULDBLOCK when an exclusive holder has it.
+func LockShared(fd int) error {
+	return result("flock", "", unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB))
+}
+
 // SyncFS writes everything of the file system of fd to its device, and reports
 // what could not be written since fd was opened.
 func SyncFS(fd int) error {

@@ -38,7 +38,7 @@ const (
 	Place     Mode = unix.O_PATH // to point at it only: works on every type, also on a symbolic link with Final
 	Directory Mode = unix.O_DIRECTORY
 	Final     Mode = unix.O_NOFOLLOW // fails with ELOOP on a symbolic link
-	Prompt    Mode = unix.O_NONBLOCK // does not wait for the writer of a FIFO
+	Prompt    Mode = unix.O_NONBLOCK // does not wait for the writer of a FIFO, nor for who holds a lease (EAGAIN)
 	Quiet     Mode = unix.O_NOATIME  // fails with EPERM on files of others without CAP_FOWNER
 	New       Mode = unix.O_CREAT | unix.O_EXCL
 	Unnamed   Mode = unix.O_TMPFILE // a new file without a name in the directory name; fails with EOPNOTSUPP where there are none
@@ -55,6 +55,12 @@ func Open(dir int, name string, mode Mode) (int, error) {
 			return -1, failed("openat", name, err)
 		}
 	}
+}
+
+// Reopen opens the very file that place, opened as Place, points at, whatever
+// has its name now. It needs /proc.
+func Reopen(place int, mode Mode) (int, error) {
+	return Open(Here, procPath(place, ""), mode&^Final)
 }
 
 // Close closes a descriptor. What close(2) reports about lost writes on
