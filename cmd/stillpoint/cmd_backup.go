@@ -12,6 +12,7 @@ import (
 
 	"stillpoint/internal/backup"
 	"stillpoint/internal/job"
+	"stillpoint/internal/job/text"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 )
@@ -36,16 +37,20 @@ func newBackup(e *env) *cobra.Command {
 		Long: `Takes a snapshot of every volume that holds something of the paths, stores the
 data from the snapshots under the live paths, and deletes the snapshots.
 
-What is mounted below a path belongs to it, but for memory, network and kernel
-file systems, which are left out and named in the report; so are read-only btrfs
-snapshots nested below it (of snapper, timeshift …), unless selected themselves. Without a snapshot
-provider for a volume the backup fails with no-provider; --provider none reads
-the live files instead and labels the backup "live".
+What is mounted below a path belongs to it, and so do btrfs subvolumes nested
+there; but for memory, network and kernel file systems and read-only btrfs
+snapshots (of snapper, timeshift …), which are left out and named in the report,
+unless selected themselves. Without a snapshot provider for a volume the backup
+fails with no-provider; --provider none reads the live files instead and labels
+the backup "live".
 
 --exclude takes patterns: one without a slash is compared with every name
 ('*.tmp'); one that begins with a slash with the whole live path ('/srv/cache');
-any other with the end of the path ('node_modules/.cache'). ** stands for any
-number of directories.
+any other with the end of the path ('node_modules/.cache'). * and ? stand for
+anything but a slash, ** for any number of directories, [a-z] and {a,b} for one
+of several. A directory that fits is left out with all that is in it; a path
+that is selected itself never is. The report says how much each pattern left
+out, and which fitted nothing.
 
 --require one-instant fails, before anything is stored, where the selection
 cannot be taken at one instant.`,
@@ -148,7 +153,7 @@ func (e *env) report(rep *job.Report, err error, w *watcher, quiet bool) error {
 		perr = e.print(rep)
 	case !quiet:
 		w.rest()
-		perr = job.RenderReport(e.stdout, *rep)
+		perr = text.Report(e.stdout, *rep)
 	default:
 		e.say(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stillpoint/internal/job"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/volume"
 )
@@ -49,6 +50,7 @@ type backupInfo struct {
 	Instant     time.Time `json:"instant"` // the earliest moment it shows
 	SkewMS      float64   `json:"skew_ms"` // between the first and the last instant
 	Paths       []string  `json:"paths"`
+	PathsBytes  [][]byte  `json:"paths_bytes,omitempty"`
 	Provider    string    `json:"provider"`
 	Level       string    `json:"level"`
 	Status      string    `json:"status"`
@@ -63,7 +65,7 @@ func infoOf(b *repository.Backup) backupInfo {
 		ID: b.ID, Host: b.Host, User: b.User,
 		Started: b.Started.UTC(), Ended: b.Ended.UTC(), Instant: b.Instant.UTC(),
 		SkewMS: float64(b.Skew.Microseconds()) / 1000,
-		Paths:  b.Paths(), Provider: b.Provider, Level: b.Level, Status: b.Status,
+		Paths:  b.Paths(), PathsBytes: job.NotTexts(b.Paths()), Provider: b.Provider, Level: b.Level, Status: b.Status,
 		Exceptions: b.Exceptions, Files: b.Files, Bytes: b.Bytes, BytesStored: b.Stored,
 	}
 }

@@ -17,7 +17,8 @@ func newClean(e *env) *cobra.Command {
 		Long: `Removes the snapshots of runs that were killed, and closes their job logs. Only
 what carries our tag and is recorded there with its UUID is removed; what looks
 like ours and is not proven to be is named and left alone. Every backup does the
-same when it starts.`,
+same when it starts. What was done is in ` + "`stillpoint job log`" + `, also when there
+was nothing to do; --dry-run is no job.`,
 		Example: `  stillpoint clean --dry-run
   stillpoint clean`,
 		Args: noArgs,
@@ -43,7 +44,11 @@ func runClean(ctx context.Context, e *env, dry bool) error {
 	if err != nil {
 		return err
 	}
-	found, err := en.Clean(ctx, dry)
+	clean := en.Clean
+	if dry {
+		clean = en.Leftovers
+	}
+	found, err := clean(ctx)
 	infos := []leftoverInfo{}
 	for _, l := range found {
 		infos = append(infos, leftoverInfo{l.What, l.ID, l.Volume, l.Removed, l.Code, l.Text})

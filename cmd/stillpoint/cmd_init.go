@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stillpoint/internal/job"
 	"stillpoint/internal/repository"
 )
 
@@ -25,7 +26,14 @@ repository can ever be read again: keep a copy of it on another machine.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runInit(c.Context(), e, &f) },
 	}
 	f.add(c)
+	jsonFlag(c, e)
 	return c
+}
+
+// initInfo is what `init --json` prints.
+type initInfo struct {
+	Path      string `json:"path"`
+	PathBytes []byte `json:"path_bytes,omitempty"`
 }
 
 func runInit(ctx context.Context, e *env, f *repoFlags) error {
@@ -39,6 +47,9 @@ func runInit(ctx context.Context, e *env, f *repoFlags) error {
 	}
 	if err := repository.Create(ctx, path, password, repository.Options{Identity: identity()}); err != nil {
 		return err
+	}
+	if e.json {
+		return e.print(initInfo{path, job.NotText(path)})
 	}
 	_, err = fmt.Fprintf(e.stdout, "Made a repository in %s.\nWithout its password nothing in it can be read again: keep a copy on another machine.\n", path)
 	return err

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/job"
+	"stillpoint/internal/job/text"
 	"stillpoint/internal/problem"
 )
 
@@ -94,7 +95,7 @@ func newJobShow(e *env) *cobra.Command {
 			if e.json {
 				return e.print(j.Report)
 			}
-			return job.RenderReport(e.stdout, *j.Report)
+			return text.Report(e.stdout, *j.Report)
 		},
 	}
 	jsonFlag(c, e)
@@ -117,7 +118,7 @@ func newJobLog(e *env) *cobra.Command {
 				return e.print(j)
 			}
 			for _, ev := range j.Events {
-				if err := job.Render(e.stdout, ev); err != nil {
+				if err := text.Event(e.stdout, ev); err != nil {
 					return err
 				}
 			}
@@ -125,7 +126,7 @@ func newJobLog(e *env) *cobra.Command {
 				_, err := fmt.Fprintf(e.stdout, "job %s: %s, no report\n", j.ID, j.Status)
 				return err
 			}
-			return job.RenderReport(e.stdout, *j.Report)
+			return text.Report(e.stdout, *j.Report)
 		},
 	}
 	jsonFlag(c, e)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/tree"
@@ -172,23 +173,25 @@ func (l *lister) dir(path string, rec *repository.Record) error {
 
 // entryInfo is one name in `ls --json`.
 type entryInfo struct {
-	Path      string      `json:"path"`
-	PathBytes []byte      `json:"path_bytes,omitempty"` // where path is not UTF-8
-	Type      tree.Type   `json:"type"`
-	Mode      string      `json:"mode"` // octal
-	UID       uint32      `json:"uid"`
-	GID       uint32      `json:"gid"`
-	Size      int64       `json:"size"`
-	Modified  time.Time   `json:"modified"`
-	Target    string      `json:"target,omitempty"`
-	Links     uint64      `json:"links,omitempty"`
-	XAttrs    []xattrInfo `json:"xattrs,omitempty"`
-	Object    string      `json:"object"`
+	Path        string      `json:"path"`
+	PathBytes   []byte      `json:"path_bytes,omitempty"`
+	Type        tree.Type   `json:"type"`
+	Mode        string      `json:"mode"` // octal
+	UID         uint32      `json:"uid"`
+	GID         uint32      `json:"gid"`
+	Size        int64       `json:"size"`
+	Modified    time.Time   `json:"modified"`
+	Target      string      `json:"target,omitempty"`
+	TargetBytes []byte      `json:"target_bytes,omitempty"`
+	Links       uint64      `json:"links,omitempty"`
+	XAttrs      []xattrInfo `json:"xattrs,omitempty"`
+	Object      string      `json:"object"`
 }
 
 type xattrInfo struct {
-	Name  string `json:"name"`
-	Value []byte `json:"value"`
+	Name      string `json:"name"`
+	NameBytes []byte `json:"name_bytes,omitempty"`
+	Value     []byte `json:"value"`
 }
 
 func (l *lister) entry(path, shown string, r *repository.Record) error {
@@ -224,17 +227,14 @@ func (l *lister) entry(path, shown string, r *repository.Record) error {
 
 func entryOf(path string, r *repository.Record) entryInfo {
 	i := entryInfo{
-		Path: path, Type: r.Type, Mode: fmt.Sprintf("%04o", r.Mode), UID: r.UID, GID: r.GID, Size: r.Size,
-		Modified: r.Modified.UTC(), Target: r.Target, Object: r.Object,
+		Path: path, PathBytes: job.NotText(path), Type: r.Type, Mode: fmt.Sprintf("%04o", r.Mode), UID: r.UID, GID: r.GID, Size: r.Size,
+		Modified: r.Modified.UTC(), Target: r.Target, TargetBytes: job.NotText(r.Target), Object: r.Object,
 	}
 	if r.Links > 1 && r.Type != tree.Directory {
 		i.Links = r.Links
 	}
-	if !utf8.ValidString(path) {
-		i.PathBytes = []byte(path)
-	}
 	for _, x := range r.XAttrs {
-		i.XAttrs = append(i.XAttrs, xattrInfo(x))
+		i.XAttrs = append(i.XAttrs, xattrInfo{x.Name, job.NotText(x.Name), x.Value})
 	}
 	return i
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/backup"
+	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/volume"
 )
@@ -30,21 +32,19 @@ volumes of this host, what each snapshot provider says of it, and which one
 
 // candidateInfo is one provider for one volume in `providers --json`.
 type candidateInfo struct {
-	Volume   volume.ID    `json:"volume"`
-	Type     string       `json:"type"`
-	Mount    string       `json:"mount"` // the first place where it shows
-	Provider string       `json:"provider"`
-	Able     bool         `json:"able"`
-	Chosen   bool         `json:"chosen"`
-	Code     problem.Code `json:"code,omitempty"`
-	Reason   string       `json:"reason"`
+	Volume     volume.ID    `json:"volume"`
+	Type       string       `json:"type"`
+	Mount      string       `json:"mount"` // the first place where it shows
+	MountBytes []byte       `json:"mount_bytes,omitempty"`
+	Provider   string       `json:"provider"`
+	Able       bool         `json:"able"`
+	Chosen     bool         `json:"chosen"`
+	Code       problem.Code `json:"code,omitempty"`
+	Reason     string       `json:"reason"`
 }
 
 func runProviders(ctx context.Context, e *env, args []string) error {
-	en, err := newEngine(nil)
-	if err != nil {
-		return err
-	}
+	en := backup.Engine{Providers: providers()} // no job, so no folder for its log
 	path := ""
 	if len(args) == 1 {
 		path = args[0]
@@ -70,18 +70,18 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 		if i.Chosen {
 			able = "chosen"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quote(i.Mount), i.Type, i.Provider, able, i.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quote(i.Mount), i.Type, i.Provider, able, quote(strings.ReplaceAll(i.Reason, "\n", "; ")))
 	}
 	return w.Flush()
 }
 
 func candidateInfoOf(c backup.Candidate) candidateInfo {
 	i := candidateInfo{
-		Volume: c.Volume.ID, Type: c.Volume.FSType, Mount: c.Volume.Mounts[0].Point, Provider: c.Provider,
+		Volume: c.Volume.ID, Type: c.Volume.FSType, Mount: c.Volume.Mounts[0].Point, MountBytes: job.NotText(c.Volume.Mounts[0].Point), Provider: c.Provider,
 		Able: c.Err == nil, Chosen: c.Chosen, Reason: c.Reason,
 	}
 	if c.Err != nil {
-		i.Code, i.Reason = problem.CodeOf(c.Err), c.Err.Error()
+		i.Code = problem.CodeOf(c.Err)
 	}
 	return i
 }

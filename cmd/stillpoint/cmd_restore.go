@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/backup"
+	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/tree"
@@ -80,9 +81,11 @@ func runRestore(ctx context.Context, e *env, f *restoreFlags, spec string) error
 		return err
 	}
 	w := e.watcher(f.verbose, f.quiet)
-	en, err := newEngine(w.event)
-	if err != nil {
-		return err
+	en := &backup.Engine{} // a rehearsal is no job
+	if !f.dryRun {
+		if en, err = newEngine(w.event); err != nil {
+			return err
+		}
 	}
 	p := e.progress("restored", f.quiet, func() done {
 		return done{o.Progress.Files.Load(), o.Progress.Bytes.Load()}
@@ -108,10 +111,11 @@ func runRestore(ctx context.Context, e *env, f *restoreFlags, spec string) error
 // rehearsedInfo is one name in `restore --dry-run --json`. What is there
 // already as it would be restored is not listed.
 type rehearsedInfo struct {
-	Path string       `json:"path"`
-	What string       `json:"what"` // make, replace, keep
-	Code problem.Code `json:"code,omitempty"`
-	Text string       `json:"text,omitempty"`
+	Path      string       `json:"path"`
+	PathBytes []byte       `json:"path_bytes,omitempty"`
+	What      string       `json:"what"` // make, replace, keep
+	Code      problem.Code `json:"code,omitempty"`
+	Text      string       `json:"text,omitempty"`
 }
 
 // rehearse prints what a restore would do, one line per name.
@@ -119,9 +123,9 @@ func (e *env) rehearse(ctx context.Context, en *backup.Engine, open backup.Open,
 	infos := []rehearsedInfo{}
 	out := bufio.NewWriter(e.stdout)
 	n, err := en.Rehearse(ctx, open, o, func(path, what string, err error) {
-		i := rehearsedInfo{Path: path, What: what}
+		i := rehearsedInfo{Path: path, PathBytes: job.NotText(path), What: what}
 		if err != nil {
-			i.What, i.Code, i.Text = "keep", problem.CodeOf(err), err.Error()
+			i.What, i.Code, i.Text = "keep", problem.CodeOf(err), problem.Text(err)
 		}
 		if e.json {
 			infos = append(infos, i)
@@ -129,7 +133,7 @@ func (e *env) rehearse(ctx context.Context, en *backup.Engine, open backup.Open,
 		}
 		fmt.Fprintf(out, "%-8s %s", i.What, quote(path))
 		if i.Code != "" {
-			fmt.Fprintf(out, "  (%s: %s)", i.Code, i.Text)
+			fmt.Fprintf(out, "  (%s: %s)", i.Code, quote(i.Text))
 		}
 		fmt.Fprintln(out)
 	})

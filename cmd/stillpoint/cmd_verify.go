@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/backup"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 )
 
@@ -24,14 +26,15 @@ func newVerify(e *env) *cobra.Command {
 		Long: `Checks that everything a backup leads to is in the repository: every listing can
 be read, and every piece of every file is in a pack that exists and is long
 enough. With --read-data every byte is read, too, and its hash checked. Without
-a backup all are checked.`,
+a backup all are checked, with --host those of that host.`,
 		Example: `  stillpoint verify
+  stillpoint verify --host web1
   stillpoint verify latest --read-data`,
 		Args: between(0, 1, ""),
 		RunE: func(c *cobra.Command, args []string) error { return runVerify(c.Context(), e, &f, args) },
 	}
 	f.repo.add(c)
-	c.Flags().StringVar(&f.host, "host", "", "whose latest backup; \"all\" for any (default this host)")
+	c.Flags().StringVar(&f.host, "host", "", "whose backups (default all), or whose latest (default this host; \"all\" for any)")
 	c.Flags().BoolVar(&f.readData, "read-data", false, "read every byte and check its hash")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
 	jsonFlag(c, e)
@@ -59,7 +62,7 @@ func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error
 	o.Choose = func(ctx context.Context, r *repository.Repository) ([]repository.Backup, error) {
 		defer p.start()
 		if len(args) == 0 {
-			return r.Backups(ctx)
+			return backupsOf(ctx, r, f.host)
 		}
 		b, _, err := choose(ctx, r, f.host, args[0])
 		return []repository.Backup{b}, err
@@ -67,4 +70,17 @@ func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error
 	rep, err := en.Verify(ctx, func(ctx context.Context) (*repository.Repository, error) { return f.repo.open(ctx, e) }, o)
 	p.stop()
 	return e.report(rep, err, w, f.quiet)
+}
+
+// backupsOf lists all backups of a host; "" and "all" stand for any.
+func backupsOf(ctx context.Context, r *repository.Repository, host string) ([]repository.Backup, error) {
+	all, err := r.Backups(ctx)
+	if err != nil || host == "" || host == "all" {
+		return all, err
+	}
+	all = slices.DeleteFunc(all, func(b repository.Backup) bool { return b.Host != host })
+	if len(all) == 0 {
+		return nil, problem.Newf(problem.NoSuchBackup, host, "there is no backup of this host")
+	}
+	return all, nil
 }

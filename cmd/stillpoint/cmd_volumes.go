@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stillpoint/internal/job"
 	"stillpoint/internal/volume"
 )
 
@@ -31,58 +32,64 @@ network, stacked) are listed with --all.`,
 
 // volumeInfo is one volume in `volumes --json`.
 type volumeInfo struct {
-	ID        volume.ID    `json:"id"`
-	Kind      volume.Kind  `json:"kind"`
-	Type      string       `json:"type"`
-	UUID      string       `json:"uuid"`
-	Label     string       `json:"label"`
-	Source    string       `json:"source"`
-	Subvolume *subvolInfo  `json:"subvolume,omitempty"`
-	Stack     []deviceInfo `json:"stack"`
-	Size      uint64       `json:"size"`
-	Free      uint64       `json:"free"`
-	Used      uint64       `json:"used"`
-	ReadOnly  bool         `json:"read_only"`
-	Options   []string     `json:"options"`
-	Mounts    []mountInfo  `json:"mounts"`
+	ID          volume.ID    `json:"id"`
+	Kind        volume.Kind  `json:"kind"`
+	Type        string       `json:"type"`
+	UUID        string       `json:"uuid"`
+	Label       string       `json:"label"`
+	LabelBytes  []byte       `json:"label_bytes,omitempty"`
+	Source      string       `json:"source"`
+	SourceBytes []byte       `json:"source_bytes,omitempty"`
+	Subvolume   *subvolInfo  `json:"subvolume,omitempty"`
+	Stack       []deviceInfo `json:"stack"`
+	Size        uint64       `json:"size"`
+	Free        uint64       `json:"free"`
+	Used        uint64       `json:"used"`
+	ReadOnly    bool         `json:"read_only"`
+	Options     []string     `json:"options"`
+	Mounts      []mountInfo  `json:"mounts"`
 }
 
 type subvolInfo struct {
-	ID   uint64 `json:"id"`
-	Path string `json:"path"`
+	ID        uint64 `json:"id"`
+	Path      string `json:"path"`
+	PathBytes []byte `json:"path_bytes,omitempty"`
 }
 
 type deviceInfo struct {
-	Name   string `json:"name"`
-	Number string `json:"number"`
-	Type   string `json:"type"`
-	DMName string `json:"dm_name,omitempty"`
-	File   string `json:"file,omitempty"` // behind a loop device
-	Level  int    `json:"level"`
-	Size   uint64 `json:"size"`
+	Name      string `json:"name"`
+	Number    string `json:"number"`
+	Type      string `json:"type"`
+	DMName    string `json:"dm_name,omitempty"`
+	File      string `json:"file,omitempty"` // behind a loop device
+	FileBytes []byte `json:"file_bytes,omitempty"`
+	Level     int    `json:"level"`
+	Size      uint64 `json:"size"`
 }
 
 type mountInfo struct {
-	Point    string   `json:"point"`
-	Root     string   `json:"root"`
-	ReadOnly bool     `json:"read_only"`
-	Options  []string `json:"options"`
+	Point      string   `json:"point"`
+	PointBytes []byte   `json:"point_bytes,omitempty"`
+	Root       string   `json:"root"`
+	RootBytes  []byte   `json:"root_bytes,omitempty"`
+	ReadOnly   bool     `json:"read_only"`
+	Options    []string `json:"options"`
 }
 
 func volumeInfoOf(v *volume.Volume) volumeInfo {
 	i := volumeInfo{
-		ID: v.ID, Kind: v.Kind, Type: v.FSType, UUID: v.UUID, Label: v.Label, Source: v.Source,
+		ID: v.ID, Kind: v.Kind, Type: v.FSType, UUID: v.UUID, Label: v.Label, LabelBytes: job.NotText(v.Label), Source: v.Source, SourceBytes: job.NotText(v.Source),
 		Stack: []deviceInfo{}, Size: v.Size, Free: v.Free, Used: v.Used, ReadOnly: v.ReadOnly,
 		Options: append([]string{}, v.Options...), Mounts: []mountInfo{},
 	}
 	if v.Subvolume != nil {
-		i.Subvolume = &subvolInfo{v.Subvolume.ID, v.Subvolume.Path}
+		i.Subvolume = &subvolInfo{v.Subvolume.ID, v.Subvolume.Path, job.NotText(v.Subvolume.Path)}
 	}
 	for _, d := range v.Stack {
-		i.Stack = append(i.Stack, deviceInfo(d))
+		i.Stack = append(i.Stack, deviceInfo{d.Name, d.Number, d.Type, d.DMName, d.File, job.NotText(d.File), d.Level, d.Size})
 	}
 	for _, m := range v.Mounts {
-		i.Mounts = append(i.Mounts, mountInfo{m.Point, m.Root, m.ReadOnly, append([]string{}, m.Options...)})
+		i.Mounts = append(i.Mounts, mountInfo{m.Point, job.NotText(m.Point), m.Root, job.NotText(m.Root), m.ReadOnly, append([]string{}, m.Options...)})
 	}
 	return i
 }

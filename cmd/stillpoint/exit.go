@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"stillpoint/internal/job"
@@ -54,10 +55,12 @@ func (e *env) say(err error) {
 	}
 	code := problem.CodeOf(err)
 	if e.json {
-		_ = json.NewEncoder(e.stderr).Encode(map[string]any{"error": map[string]string{"code": string(code), "message": err.Error()}})
+		_ = json.NewEncoder(e.stderr).Encode(map[string]any{"error": map[string]string{"code": string(code), "message": problem.Text(err)}})
 		return
 	}
-	fmt.Fprintf(e.stderr, "stillpoint: %v\n", err)
+	for text := range strings.SplitSeq(problem.Text(err), "\n") {
+		fmt.Fprintf(e.stderr, "stillpoint: %s\n", text)
+	}
 	if code == problem.Usage {
 		fmt.Fprintln(e.stderr, "See --help.")
 		return

@@ -2,11 +2,27 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"stillpoint/internal/backup"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/repository"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/tree"
 	"stillpoint/internal/volume"
 )
 
@@ -65,7 +81,7 @@ func TestJSON(t *testing.T) {
   ]
 }
 `},
-		{"providers", candidateInfoOf(backup.Candidate{Volume: v, Provider: "btrfs", Err: problem.Newf(problem.NoProvider, "", "why")}), `{
+		{"providers", candidateInfoOf(backup.Candidate{Volume: v, Provider: "btrfs", Err: problem.Newf(problem.NoProvider, "", "why"), Reason: "why"}), `{
   "volume": "u/256",
   "type": "btrfs",
   "mount": "/srv",
@@ -93,6 +109,181 @@ func TestJSON(t *testing.T) {
 		}
 		if got := b.String(); got != tt.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Names of any bytes: wherever JSON shows but an approximation, the real name
+// is beside it.
+func TestNamesInJSON(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "src\xff")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(src, "d\xfe"), 0o755),
+		os.WriteFile(filepath.Join(src, "d\xfe", "f\xfd"), nil, 0o644),
+		os.WriteFile(filepath.Join(src, "left\xfc"), nil, 0o644),
+		os.Symlink("to\xfb", filepath.Join(src, "link")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("STILLPOINT_STATE", filepath.Join(dir, "state"))
+	t.Setenv("STILLPOINT_REPO", filepath.Join(dir, "repo"))
+	t.Setenv("STILLPOINT_PASSWORD", "secret")
+	v := volume.Volume{Label: "l\xff", Source: "s\xff", Subvolume: &volume.Subvolume{Path: "p\xff"}, Stack: []volume.Device{{File: "f\xff"}},
+		Mounts: []volume.Mount{{Point: "p\xff", Root: "r\xff"}}}
+	record := repository.Record{Entry: tree.Entry{Target: "t\xff", XAttrs: []tree.XAttr{{Name: "x\xff"}}}}
+	check := func(name, text string) {
+		t.Helper()
+		var v any
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, text)
+		}
+		if n := approximations(t, name, v); n == 0 {
+			t.Errorf("%s shows no name that is an approximation:\n%s", name, text)
+		}
+	}
+	for name, v := range map[string]any{
+		"volumes": volumeInfoOf(&v), "providers": candidateInfoOf(backup.Candidate{Volume: v}), "ls": entryOf("p\xff", &record),
+	} {
+		var b bytes.Buffer
+		if err := (&env{stdout: &b}).print(v); err != nil {
+			t.Fatal(err)
+		}
+		check(name, b.String())
+	}
+	if code := run(t.Context(), &env{stdout: io.Discard, stderr: io.Discard, getenv: os.Getenv}, []string{"init"}); code != exitComplete {
+		t.Fatalf("init exits with %d", code)
+	}
+	for _, args := range [][]string{
+		{"backup", src, "--provider", "none", "--exclude", "left\xfc", "--exclude", "none\xfc"},
+		{"backups"},
+		{"ls", "latest:" + src, "-R"},
+		{"restore", "latest", "--to", dir + "/out\xff", "--dry-run"},
+		{"job", "show"},
+		{"job", "log"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), &env{stdout: &out, stderr: &errs, getenv: os.Getenv}, append(args, "--json")); code != exitComplete {
+			t.Fatalf("%q exits with %d: %s", args, code, errs.String())
+		}
+		check(strings.Join(args[:min(2, len(args))], " "), out.String())
+	}
+}
+
+// approximations counts names that are no UTF-8, each of which must have its
+// bytes beside it.
+func approximations(t *testing.T, path string, v any) (n int) {
+	t.Helper()
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			n += approximations(t, path+"[]", e)
+		}
+	case map[string]any:
+		for k, e := range v {
+			texts, raws := words(e), words(v[k+"_bytes"])
+			switch {
+			case k == "text" || k == "reason":
+			case texts == nil:
+				n += approximations(t, path+"."+k, e)
+			case strings.Contains(strings.Join(texts, ""), "\ufffd"):
+				n++
+				for i, text := range texts {
+					if len(raws) != len(texts) {
+						t.Fatalf("%s.%s is %q, its bytes are %q", path, k, texts, raws)
+					}
+					raw, err := base64.StdEncoding.DecodeString(raws[i])
+					if err != nil || strings.ToValidUTF8(string(raw), "\ufffd") != text {
+						t.Errorf("%s.%s is %q, its bytes are %q", path, k, text, raws[i])
+					}
+				}
+			}
+		}
+	}
+	return n
+}
+
+// words are the strings of a value that is one or a list of them, else nil.
+func words(v any) (all []string) {
+	if s, ok := v.(string); ok {
+		return []string{s}
+	}
+	list, _ := v.([]any)
+	for _, e := range list {
+		s, ok := e.(string)
+		if !ok {
+			return nil
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// Every command says what it is for, with examples.
+func TestHelp(t *testing.T) {
+	var walk func(c *cobra.Command)
+	seen := 0
+	walk = func(c *cobra.Command) {
+		seen++
+		args := append(strings.Fields(c.CommandPath())[1:], "--help")
+		var out, errs bytes.Buffer
+		code := run(t.Context(), &env{stdout: &out, stderr: &errs, getenv: os.Getenv}, args)
+		if text := out.String(); code != exitComplete || !strings.Contains(text, "Examples:\n  ") || !strings.Contains(text, c.CommandPath()) {
+			t.Errorf("%q exits with %d:\n%s%s", args, code, text, errs.String())
+		}
+		for line := range strings.Lines(c.Example) {
+			if !strings.HasPrefix(line, "  ") || !strings.Contains(line, c.CommandPath()) && c.Name() != "job" {
+				t.Errorf("%s: the example %q is not of it", c.CommandPath(), line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot(&env{}))
+	if seen < 22 {
+		t.Errorf("only %d commands were seen", seen)
+	}
+}
+
+// Errors that belong together are printed one a line, as text and as JSON.
+func TestSayAll(t *testing.T) {
+	err := fmt.Errorf("clean up: %w", errors.Join(problem.Newf(problem.ReleaseFailed, "a", "one"), problem.Newf(problem.ReleaseFailed, "b", "two\nlines")))
+	for json, want := range map[bool]string{
+		false: "stillpoint: clean up: a: one\nstillpoint: clean up: b: two\\nlines\n  release-failed: ",
+		true:  `{"error":{"code":"release-failed","message":"clean up: a: one\nclean up: b: two\\nlines"}}` + "\n",
+	} {
+		var b bytes.Buffer
+		(&env{stderr: &b, json: json}).say(err)
+		if !strings.HasPrefix(b.String(), want) {
+			t.Errorf("said\n%s\nwant\n%s", b.String(), want)
+		}
+	}
+}
+
+// Who is nobody, without a home, looks at volumes and providers all the same,
+// and is told what the rest needs.
+func TestWithoutHome(t *testing.T) {
+	scratch.NeedRoot(t)
+	dir := t.TempDir()
+	program := filepath.Join(dir, "stillpoint") // by its name it is main and not a test
+	b, err := os.ReadFile(os.Args[0])
+	if err := errors.Join(err, os.WriteFile(program, b, 0o755), os.Chmod(filepath.Dir(dir), 0o711)); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{
+		"volumes": "", "providers": "", "providers /": "", "clean --dry-run": "set STILLPOINT_STATE", "clean": "set STILLPOINT_STATE",
+		"job list": "set STILLPOINT_STATE", "backup / --repo /none --provider none": "set STILLPOINT_STATE",
+		"restore latest --repo /none --to /none --dry-run": "not-a-repository",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		c := exec.CommandContext(ctx, program, strings.Fields(command)...)
+		c.Dir, c.Env = "/", []string{"PATH=/bin"}
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := c.CombinedOutput()
+		cancel()
+		if (err == nil) != (want == "") || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v\n%s", command, err, out)
 		}
 	}
 }

@@ -53,6 +53,19 @@ func newRoot(e *env) *cobra.Command {
 		newInit(e), newBackup(e), newBackups(e), newLs(e), newRestore(e), newVerify(e),
 		newVolumes(e), newProviders(e), newExplain(e), newJob(e), newClean(e), newVersion(e),
 	)
+	c.InitDefaultHelpCmd()
+	c.InitDefaultCompletionCmd()
+	for _, made := range c.Commands() {
+		switch made.Name() {
+		case "help":
+			made.Example = "  stillpoint help backup"
+		case "completion":
+			made.Example = "  stillpoint completion bash"
+			for _, shell := range made.Commands() {
+				shell.Example = "  stillpoint completion " + shell.Name() + " >FILE"
+			}
+		}
+	}
 	return c
 }
 

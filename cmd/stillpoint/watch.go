@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"stillpoint/internal/job"
+	"stillpoint/internal/job/text"
 )
 
 // shown is how many warnings a job prints while it runs; the log has all.
@@ -38,7 +39,7 @@ func (w *watcher) event(ev job.Event) {
 		return
 	}
 	var b strings.Builder
-	_ = job.Render(&b, ev) // a Builder does not fail
+	_ = text.Event(&b, ev) // a Builder does not fail
 	w.over.above(w.e, b.String())
 }
 

@@ -53,7 +53,7 @@ type backing struct {
 }
 
 func (b *backing) backup(ctx context.Context, open Open) error {
-	if err := b.cleanUp(ctx); err != nil {
+	if _, err := b.cleanUp(ctx); err != nil {
 		return err
 	}
 	repo, err := open(ctx)
@@ -91,7 +91,7 @@ func (b *backing) makePlan(ctx context.Context) (*rules, error) {
 		return nil, err
 	}
 	for _, w := range t.Warnings() {
-		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Text: w.Error()})
+		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Text: problem.Text(w)})
 	}
 	rules, err := newRules(b.o.Exclude, placeOf(b.repo.Path(), t))
 	if err != nil {
@@ -147,15 +147,36 @@ func (b *backing) describe() {
 }
 
 // level is what the backup promises: never better than its worst volume.
-// Applications are not brought to rest yet, so a snapshot is as good as the
-// disk after a power cut.
+// Applications are not brought to rest yet, so a snapshot is at best as good as
+// a disk after the programs were ended all at once, and else as one after a
+// power cut.
 func (b *backing) level() job.Level {
+	level := job.FileSystem
 	for _, v := range b.plan.volumes {
-		if v.provider == nil {
+		s := b.cap.snaps[v.volume.ID]
+		if s == nil {
 			return job.Live
 		}
+		for _, p := range s.Parts() {
+			if !p.Frozen {
+				level = job.Crash
+			}
+		}
 	}
-	return job.Crash
+	return level
+}
+
+// because is why a file could not be read, as the snapshot knows it: what it
+// lost is an error like any other to who reads.
+func (b *backing) because(path string, err error) error {
+	for id, s := range b.cap.snaps {
+		for _, g := range s.Gaps() {
+			if g.Code != "" && slices.Contains(b.plan.shown(id, g.Path), path) {
+				return problem.Newf(g.Code, "", "%s", g.Reason)
+			}
+		}
+	}
+	return err
 }
 
 func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
@@ -179,21 +200,24 @@ func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
 		one := capture{snaps: map[volume.ID]snapshot.Snapshot{v.volume.ID: s}}
 		first, skew := one.span()
 		vr.Instant, vr.Skew, vr.OneInstant = first, job.Millis(skew), skew == 0
+		for _, p := range s.Parts() {
+			vr.Hold = max(vr.Hold, job.Millis(p.Held))
+		}
 	}
 	return vr
 }
 
-// hide finds what of the snapshots is not for the backup: our own folders, and
-// the gaps, which are named here once and then left out.
+// hide finds what of the volumes is not for the backup: our own folders, and the
+// gaps of snapshots, which are named here once and then left out.
 func (b *backing) hide(rules *rules) {
 	rules.own, rules.gaps = map[string]bool{}, map[string]bool{}
 	for _, v := range b.plan.volumes {
+		for _, live := range b.plan.shown(v.volume.ID, snapshot.Own) {
+			rules.own[live] = true
+		}
 		s := b.cap.snaps[v.volume.ID]
 		if s == nil {
 			continue
-		}
-		for _, live := range b.plan.shown(v.volume.ID, snapshot.Own) {
-			rules.own[live] = true
 		}
 		for _, g := range s.Gaps() {
 			shown := b.plan.shown(v.volume.ID, g.Path)
@@ -213,8 +237,13 @@ func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
 	if err != nil {
 		return err
 	}
-	defer w.Close(ctx)
 	began := b.e.now()
+	defer func() {
+		w.Close(ctx) // what is stored is counted then
+		if b.report.Backup == "" {
+			b.count(began) // how far it came
+		}
+	}()
 	points, err := b.store(ctx, w, rules)
 	if err == nil {
 		fault.Point("backup:stored")
@@ -223,7 +252,7 @@ func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
 	if problem.Is(err, problem.SnapshotLost) || err != nil && b.cap.ask() != nil {
 		// What was checkpointed came from the same snapshot.
 		if ferr := points.forget(context.WithoutCancel(ctx), w); ferr != nil {
-			b.event(job.Event{Severity: job.Warning, Step: job.StepAsk, Code: problem.CodeOf(ferr), Text: ferr.Error()})
+			b.event(job.Event{Severity: job.Warning, Step: job.StepAsk, Code: problem.CodeOf(ferr), Text: problem.Text(ferr)})
 		}
 	}
 	if err != nil {
@@ -242,6 +271,7 @@ func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
 	}
 	b.report.Backup = b.rec.ID
 	b.report.Total.BytesStored = b.o.Progress.StoredBytes.Load()
+	b.report.UnusedExcludes = rules.unused()
 	b.event(job.Event{Step: job.StepRecord, Text: "backup " + b.rec.ID + " recorded"})
 	return nil
 }
@@ -261,19 +291,17 @@ func (b *backing) count(began time.Time) {
 	}
 	// A nested part counts for the volume it is nested in, unless it is one
 	// of the plan itself; each counts once.
-	counted := map[string]bool{}
+	counted := map[volume.ID]bool{}
 	for _, vr := range b.report.Volumes {
-		counted[vr.ID] = true
+		counted[volume.ID(vr.ID)] = true
 	}
 	for i := range b.report.Volumes {
 		vr := &b.report.Volumes[i]
-		vr.Counts.Add(counts(b.o.Progress.Volume(vr.ID).Values()))
-		if s := b.cap.snaps[volume.ID(vr.ID)]; s != nil {
-			for _, p := range s.Parts() {
-				if !counted[string(p.Volume)] {
-					counted[string(p.Volume)] = true
-					vr.Counts.Add(counts(b.o.Progress.Volume(string(p.Volume)).Values()))
-				}
+		vr.Counts = counts(b.o.Progress.Volume(vr.ID).Values())
+		for _, part := range b.partsOf(volume.ID(vr.ID)) {
+			if !counted[part] {
+				counted[part] = true
+				vr.Counts.Add(counts(b.o.Progress.Volume(string(part)).Values()))
 			}
 		}
 		vr.Took = job.Millis(b.rec.Ended.Sub(began))
@@ -283,6 +311,27 @@ func (b *backing) count(began time.Time) {
 	if len(b.report.Volumes) == 1 {
 		b.report.Volumes[0].Counts.BytesStored = b.rec.Stored
 	}
+}
+
+// partsOf are the subvolumes that are read as parts of a volume of the plan.
+func (b *backing) partsOf(id volume.ID) (parts []volume.ID) {
+	if s := b.cap.snaps[id]; s != nil {
+		for _, p := range s.Parts() {
+			parts = append(parts, p.Volume)
+		}
+		return parts
+	}
+	for _, s := range b.plan.sources {
+		if s.place.volume.ID == id && s.place.part != "" {
+			parts = append(parts, s.place.part)
+		}
+		for _, g := range s.grafts {
+			if g.within == id {
+				parts = append(parts, g.place.volume.ID)
+			}
+		}
+	}
+	return parts
 }
 
 func counts(c repository.Counts) job.Counts {

@@ -13,7 +13,7 @@ type Candidate struct {
 	Provider string
 	Err      error  // nil where it can take the volume
 	Chosen   bool   // Auto would take it
-	Reason   string // for it, where Err is nil
+	Reason   string // for or against it
 }
 
 // Candidates asks every provider about the volume that holds path and those
@@ -66,8 +66,9 @@ func (e *Engine) candidates(ctx context.Context, v volume.Volume) []Candidate {
 		if v.Kind == volume.EFI {
 			c.Err = problem.Newf(problem.VolumeEFI, "", "is the EFI system partition")
 		}
+		c.Reason = without(string(v.ID), problem.Text(c.Err))
 		if c.Err == nil {
-			c.Reason = "native snapshots of " + v.FSType
+			c.Reason = p.About()
 			c.Chosen = !chosen
 			chosen = true
 		}

@@ -171,7 +171,7 @@ func (r *run) abort(ctx context.Context, ps []pending) {
 	for _, p := range ps {
 		if err := undone(ctx, r.e.limits().undo, p.Abort); err != nil {
 			r.tally.Exception(problem.ReleaseFailed)
-			r.event(job.Event{Severity: job.Error, Step: job.StepRelease, Code: problem.ReleaseFailed, Text: p.name + ": undo the preparation: " + err.Error()})
+			r.event(job.Event{Severity: job.Error, Step: job.StepRelease, Code: problem.ReleaseFailed, Text: p.name + ": undo the preparation: " + problem.Text(err)})
 		}
 	}
 }
@@ -182,7 +182,7 @@ func (r *run) releaseAll(ctx context.Context, snaps []snapshot.Snapshot, why str
 	}
 }
 
-// releaseSnaps deletes the snapshots of the capture, in the plan's order.
+// release deletes the snapshots of the capture, in the plan's order.
 func (c *capture) release(ctx context.Context, r *run, p *plan, why string) {
 	for _, v := range p.volumes {
 		if s := c.snaps[v.volume.ID]; s != nil {

@@ -5,6 +5,7 @@ import (
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 )
 
 // A Leftover is something that a killed run left on this host.
@@ -17,61 +18,108 @@ type Leftover struct {
 	Text    string       // for people
 }
 
-// Clean removes what killed runs left, or with dry only looks.
-func (e *Engine) Clean(ctx context.Context, dry bool) ([]Leftover, error) {
-	found, err := e.deadJobs(dry)
-	if err == nil && !dry {
-		_, err = job.Prune(e.JobDir, job.Keep)
-	}
+// Clean is a job that removes what killed runs left. It has a log even when it
+// finds nothing: the log is there before anything is removed, and tells that
+// somebody looked. What stays is an exception.
+func (e *Engine) Clean(ctx context.Context) (found []Leftover, err error) {
+	_, err = e.run(ctx, job.Clean, func(ctx context.Context, r *run) error {
+		found, err = r.cleanUp(ctx)
+		for _, l := range found {
+			if l.Code != "" {
+				r.tally.Exception(l.Code)
+			}
+		}
+		if err == nil {
+			err = r.logged()
+		}
+		return err
+	})
+	return found, err
+}
+
+// Leftovers is what Clean would remove, and what it would leave. It changes
+// nothing and is no job.
+func (e *Engine) Leftovers(ctx context.Context) ([]Leftover, error) {
+	jobs, err := job.List(e.JobDir)
 	if err != nil {
-		return found, err
+		return nil, err
+	}
+	var found []Leftover
+	for _, j := range jobs {
+		if j.Status == job.Died {
+			found = append(found, Leftover{What: "job", ID: j.ID, Text: "log of job " + j.ID + ", which died, would be closed"})
+		}
 	}
 	for _, p := range e.Providers {
-		left, err := p.Leftovers(ctx)
-		for _, s := range left {
-			l := Leftover{What: "snapshot", ID: s.ID(), Volume: string(s.Volume())}
-			switch {
-			case dry:
-				l.Text = "snapshot " + l.ID + " would be deleted"
-			default:
-				rctx, cancel := context.WithTimeout(ctx, e.limits().undo)
-				if err := s.Release(rctx); err != nil {
-					l.Code, l.Text = problem.ReleaseFailed, "snapshot "+l.ID+" could not be deleted: "+err.Error()
-				} else {
-					l.Removed, l.Text = true, "snapshot "+l.ID+" deleted"
-				}
-				cancel()
-			}
-			found = append(found, l)
+		snaps, foreign := leftovers(ctx, p)
+		for _, s := range snaps {
+			found = append(found, Leftover{What: "snapshot", ID: s.ID(), Volume: string(s.Volume()), Text: "snapshot " + s.ID() + " would be deleted"})
 		}
-		for _, err := range parts(err) {
-			found = append(found, Leftover{What: "foreign", Code: problem.CodeOf(err), Text: p.Name() + ": " + err.Error()})
-		}
+		found = append(found, foreign...)
 	}
 	return found, ctx.Err()
 }
 
-func (e *Engine) deadJobs(dry bool) ([]Leftover, error) {
-	var dead []job.Summary
-	var err error
-	if dry {
-		var all []job.Summary
-		all, err = job.List(e.JobDir)
-		for _, s := range all {
-			if s.Status == job.Died {
-				dead = append(dead, s)
-			}
-		}
-	} else {
-		dead, err = job.CloseDead(e.JobDir)
+// leftovers asks a provider.
+func leftovers(ctx context.Context, p snapshot.Provider) (snaps []snapshot.Snapshot, foreign []Leftover) {
+	snaps, err := p.Leftovers(ctx)
+	for _, err := range parts(err) {
+		foreign = append(foreign, Leftover{What: "foreign", Code: problem.CodeOf(err), Text: p.Name() + ": " + problem.Text(err)})
 	}
-	var found []Leftover
-	for _, d := range dead {
-		l := Leftover{What: "job", ID: d.ID, Removed: !dry, Text: "log of job " + d.ID + ", which died, closed"}
-		if dry {
-			l.Text = "log of job " + d.ID + ", which died, would be closed"
+	return snaps, foreign
+}
+
+// parts takes a joined error apart.
+func parts(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		return j.Unwrap()
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
+}
+
+// cleanUp removes what killed runs left on this host. What it could not remove
+// is a warning: it is no fault of a backup that begins.
+func (r *run) cleanUp(ctx context.Context) (found []Leftover, err error) {
+	note := func(l Leftover, ev job.Event) {
+		ev.Step, ev.Volume, ev.Code, ev.Text = job.StepClean, l.Volume, l.Code, l.Text
+		if l.Code != "" || l.What == "job" {
+			ev.Severity = job.Warning
 		}
+		r.event(ev)
 		found = append(found, l)
 	}
-	return found, err
+	dead, err := job.CloseDead(r.e.JobDir)
+	for _, j := range dead {
+		note(Leftover{What: "job", ID: j.ID, Removed: true, Text: "log of job " + j.ID + ", which died, closed"}, job.Event{})
+	}
+	if err == nil {
+		_, err = job.Prune(r.e.JobDir, job.Keep)
+	}
+	if err != nil {
+		return found, err
+	}
+	for _, p := range r.e.Providers {
+		snaps, foreign := leftovers(ctx, p)
+		for _, s := range snaps {
+			l := Leftover{What: "snapshot", ID: s.ID(), Volume: string(s.Volume()), Removed: true, Text: "snapshot " + s.ID() + " deleted"}
+			if err := r.intend(job.Event{Step: job.StepClean, Volume: l.Volume, Intent: l.ID, Text: "delete snapshot " + l.ID}); err != nil {
+				return found, err
+			}
+			done := job.Event{Done: l.ID}
+			rctx, cancel := context.WithTimeout(ctx, r.e.limits().undo)
+			if err := s.Release(rctx); err != nil {
+				l.Removed, l.Code, l.Text = false, problem.ReleaseFailed, "snapshot "+l.ID+" could not be deleted: "+problem.Text(err)
+				done = job.Event{}
+			}
+			cancel()
+			note(l, done)
+		}
+		for _, l := range foreign {
+			note(l, job.Event{})
+		}
+	}
+	return found, ctx.Err()
 }

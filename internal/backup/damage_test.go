@@ -98,6 +98,7 @@ func noTemporaries(t *testing.T, dir string) {
 // A repository that cannot be opened fails the job with its code, and nothing
 // of it changes.
 func TestRepositoryRefused(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.some()
 	r.backup(Options{})
@@ -163,6 +164,7 @@ func (r *rig) each(prefix string, do func(path string)) {
 // Nothing replaces a format file that is gone, neither we nor the stock
 // program: the message must promise no more than a copy.
 func TestFormatFile(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.some()
 	r.backup(Options{})

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,10 +74,10 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	if err != nil && ctx.Err() != nil && problem.CodeOf(err) != problem.Cancelled {
 		// What a step says that was interrupted is a consequence, and so
 		// is its code.
-		err = problem.Newf(problem.Cancelled, "", "%w: %v", context.Cause(ctx), err)
+		err = problem.Newf(problem.Cancelled, "", "%w: %s", context.Cause(ctx), strings.ReplaceAll(problem.Text(err), "\n", "; "))
 	}
 	if err != nil {
-		r.event(job.Event{Severity: job.Error, Step: job.StepLog, Code: problem.CodeOf(err), Text: err.Error()})
+		r.event(job.Event{Severity: job.Error, Step: job.StepLog, Code: problem.CodeOf(err), Text: problem.Text(err)})
 	}
 	r.tally.Fill(r.report)
 	r.report.Settle(err)
@@ -126,7 +127,12 @@ func (r *run) logged() error {
 func (r *run) exception(step job.Step, path string, err error) {
 	code := problem.CodeOf(err)
 	r.tally.Exception(code)
-	r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: err.Error()})
+	r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: without(path, problem.Text(err))})
+}
+
+// without leaves the subject away with which lines of a text begin.
+func without(subject, text string) string {
+	return strings.ReplaceAll("\n"+text, "\n"+subject+": ", "\n")[1:]
 }
 
 // logged names of what a rule leaves out, per reason. An exclude that fits a
@@ -158,37 +164,12 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 	r.event(ev)
 }
 
-// cleanUp removes what killed runs left on this host. What it could not remove
-// is a warning: it is no fault of this job.
-func (r *run) cleanUp(ctx context.Context) error {
-	found, err := r.e.Clean(ctx, false)
-	for _, l := range found {
-		ev := job.Event{Step: job.StepClean, Volume: l.Volume, Code: l.Code, Text: l.Text}
-		if l.Code != "" || l.What == "job" {
-			ev.Severity = job.Warning
-		}
-		r.event(ev)
-	}
-	return err
-}
-
-// parts takes a joined error apart.
-func parts(err error) []error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		return j.Unwrap()
-	}
-	if err != nil {
-		return []error{err}
-	}
-	return nil
-}
-
 // release deletes one snapshot, whatever became of the run.
 func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
 	if err := undone(ctx, r.e.limits().undo, s.Release); err != nil {
 		r.tally.Exception(problem.ReleaseFailed)
 		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
-			Text: "snapshot " + s.ID() + " could not be deleted: " + err.Error()})
+			Text: "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)})
 		return
 	}
 	r.event(job.Event{Step: step, Volume: string(s.Volume()), Done: s.ID(), Text: "snapshot " + s.ID() + " deleted: " + why})

@@ -32,6 +32,7 @@ func small(t *testing.T, dir string, size int) {
 // backups restore, nothing half is listed or left, however often it is tried,
 // and after making room the next run is good.
 func TestRepositoryFull(t *testing.T) {
+	notShort(t)
 	for _, fs := range []string{"tmpfs", "ext4"} {
 		t.Run(fs, func(t *testing.T) {
 			r := newRig(t)
@@ -91,6 +92,7 @@ func (r *rig) files() (names []string) {
 // A repository with no room at all cannot be made, and what was begun does not
 // look like one that works.
 func TestCreateFull(t *testing.T) {
+	notShort(t)
 	dir := t.TempDir()
 	small(t, dir, 1)
 	f, err := os.Create(dir + "/filler")
@@ -117,6 +119,7 @@ func TestCreateFull(t *testing.T) {
 // The target fills up in the middle of a restore: nothing half is there under
 // a real name, and the same command goes on after room was made.
 func TestTargetFull(t *testing.T) {
+	notShort(t)
 	for _, fs := range []string{"tmpfs", "ext4"} {
 		t.Run(fs, func(t *testing.T) {
 			r := newRig(t)

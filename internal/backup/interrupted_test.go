@@ -89,6 +89,7 @@ func TestResumeAfterCancel(t *testing.T) {
 
 // One that is killed goes on from its last checkpoint.
 func TestResumeAfterKill(t *testing.T) {
+	notShort(t)
 	if dir := os.Getenv("BACKUP_TEST_CHILD"); dir != "" {
 		r := &rig{T: t, dir: dir, repo: dir + "/repo", id: repository.Identity{Host: "host", User: "root"}}
 		r.JobDir = dir + "/jobs"

@@ -114,6 +114,7 @@ func inMemory(t *testing.T) string {
 // A sparse file of a terabyte costs seconds and little memory, comes back with
 // its holes, and the stock program sees its size.
 func TestSparseTerabyte(t *testing.T) {
+	notShort(t)
 	const tib = 1 << 40
 	r := newRig(t)
 	f, err := os.Create(r.path("src/sparse"))
@@ -159,6 +160,7 @@ func TestSparseTerabyte(t *testing.T) {
 
 // A tree of 3,000 levels is stored, reused and restored, in bounded memory.
 func TestDeepTree(t *testing.T) {
+	notShort(t)
 	const levels = 3000
 	r := newRig(t)
 	src := inMemory(t)
@@ -222,6 +224,7 @@ func descend(t *testing.T, top string, levels int, visit func(dir, level int)) {
 // Very many names in one directory: bounded memory in every job. There are
 // 200,000, or what STILLPOINT_TEST_NAMES says; `make soak` says a million.
 func TestManyNames(t *testing.T) {
+	notShort(t)
 	n := 200_000
 	if s := os.Getenv("STILLPOINT_TEST_NAMES"); s != "" {
 		var err error
@@ -266,6 +269,7 @@ func TestManyNames(t *testing.T) {
 // A sparse file beyond what the repository can hold costs its exception, not
 // the memory of the server.
 func TestSparseExabytes(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	v := scratch.New(t, "xfs", 400*mib)
 	src := v.Dir + "/src"

@@ -102,6 +102,7 @@ func rot(t *testing.T, v *scratch.Volume, mark []byte) string {
 
 // The files that a program holds open and appends to, slowly.
 func TestGrowingLog(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.write("src/log", "first\n")
 	writer := exec.Command("sh", "-c", `while echo line; do sleep 0.05; done >>"$1"`, "sh", r.path("src/log"))

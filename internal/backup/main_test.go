@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"stillpoint/internal/job"
+	"stillpoint/internal/job/text"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
@@ -40,8 +42,30 @@ func newRig(t *testing.T, providers ...snapshot.Provider) *rig {
 	r := &rig{T: t, dir: dir, repo: dir + "/repo", id: repository.Identity{Host: "host", User: "root"}}
 	r.Engine = Engine{Providers: providers, JobDir: dir + "/jobs", Version: "test", shorter: &limits{hold: time.Second, undo: time.Second}}
 	r.must(os.Mkdir(r.path("src"), 0o755))
-	r.create()
+	made, err := madeRepository()
+	r.must(err)
+	command(t, "cp", "-a", made, r.repo)
 	return r
+}
+
+// madeRepository is a new repository to copy: making one takes long, for the
+// password.
+var madeRepository = sync.OnceValues(func() (string, error) {
+	dir, err := forRun()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "repo")
+	return path, repository.Create(context.Background(), path, password, repository.Options{Identity: repository.Identity{Host: "host", User: "root"}})
+})
+
+// notShort leaves a test out of -short, which is for the race detector: what
+// it does at the same time, others do as well.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("skipped: -short was given, and nothing here happens at the same time that does not elsewhere")
+	}
 }
 
 func (r *rig) create() {
@@ -98,10 +122,10 @@ func (r *rig) log(rep *job.Report) string {
 	var b bytes.Buffer
 	if j, err := job.Load(r.JobDir, rep.Job); err == nil {
 		for _, e := range j.Events {
-			_ = job.Render(&b, e)
+			_ = text.Event(&b, e)
 		}
 	}
-	_ = job.RenderReport(&b, *rep)
+	_ = text.Report(&b, *rep)
 	return b.String()
 }
 

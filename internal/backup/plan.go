@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,16 +39,19 @@ type source struct {
 // nowhere but at its path.
 type place struct {
 	volume volume.Volume
-	rel    string // path in the volume, "." for its root
-	point  string // live path of the volume's mount that shows it
-	root   string // what of the volume shows there, relative to it
+	part   volume.ID // subvolume that the place lies in, where that is known to be another one
+	rel    string    // path in the volume, "." for its root
+	point  string    // live path of the volume's mount that shows it
+	root   string    // what of the volume shows there, relative to it
 }
 
-// A graft is a mount below a selected path.
+// A graft is a mount below a selected path, or a nested subvolume there that is
+// read live.
 type graft struct {
-	path  string // live
-	place place
-	empty bool // left out: the place shows as an empty directory
+	path   string // live
+	place  place
+	empty  bool      // left out: the place shows as an empty directory
+	within volume.ID // of a nested subvolume: the volume of the plan that it is a part of
 }
 
 type planned struct {
@@ -88,8 +92,8 @@ func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provide
 			continue
 		}
 		s := source{path: path, place: place{volume: v, rel: rel, point: m.Point, root: relative(m.Root)}}
-		if err := p.need(ctx, providers, o, path, v, rel); err != nil {
-			return nil, err
+		if err := p.need(ctx, providers, o, v, rel); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		if err := p.below(ctx, t, providers, o, rules, &s); err != nil {
 			return nil, err
@@ -167,10 +171,13 @@ func (p *plan) below(ctx context.Context, t *volume.Table, providers []snapshot.
 		if reason != "" {
 			g.empty = true
 			p.leftOut = append(p.leftOut, leftOut{point, code, reason})
-		} else if err := p.need(ctx, providers, o, point, b.Volume, g.place.rel); err != nil {
+		} else if err := p.need(ctx, providers, o, b.Volume, g.place.rel); err != nil {
 			return fmt.Errorf("%s is mounted below %s: %w", point, s.path, err)
 		}
 		s.grafts = append(s.grafts, g)
+	}
+	if o.Provider == None {
+		p.nested(s)
 	}
 	return nil
 }
@@ -199,7 +206,7 @@ func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
 }
 
 // need adds a path to what is taken of a volume.
-func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, path string, v volume.Volume, rel string) error {
+func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, v volume.Volume, rel string) error {
 	for i := range p.volumes {
 		if p.volumes[i].volume.ID == v.ID {
 			if !slices.Contains(p.volumes[i].paths, rel) {
@@ -210,7 +217,7 @@ func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Option
 	}
 	pr, err := choose(ctx, providers, o.Provider, v)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	p.volumes = append(p.volumes, planned{volume: v, provider: pr, paths: []string{rel}})
 	return nil
@@ -241,7 +248,7 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 		if c := problem.CodeOf(err); c != problem.NoProvider {
 			return nil, err
 		}
-		reasons = append(reasons, p.Name()+": "+err.Error())
+		reasons = append(reasons, p.Name()+": "+without(string(v.ID), problem.Text(err)))
 	}
 	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
 		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+
@@ -272,7 +279,11 @@ func (s *source) fill(r *reading, snaps map[volume.ID]snapshot.Snapshot) (err er
 	for _, g := range s.grafts {
 		t := tree.Graft{Path: g.path}
 		if !g.empty {
-			if t.Root, t.Volume, err = r.place(&g.place, g.path, snaps); err != nil {
+			t.Root, t.Volume, err = r.place(&g.place, g.path, snaps)
+			if err != nil && g.within != "" {
+				continue // gone meanwhile; what is there now, the reader names
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -300,7 +311,7 @@ func (s *source) parts(r *reading, snaps map[volume.ID]snapshot.Snapshot, at pla
 	}
 	for _, part := range snap.Parts()[1:] {
 		live, ok := at.live(part.Path)
-		if !ok || !within(shown, live) || live == shown || s.covered(live, shown) {
+		if !ok || !within(shown, live) || live == shown || hidden(s.grafts, shown, live) {
 			continue
 		}
 		root, err := r.open(snap.Root(), part.Path, live)
@@ -328,13 +339,6 @@ func (r *reading) close() {
 	}
 }
 
-// covered tells whether something mounted strictly below shown hides path.
-func (s *source) covered(path, shown string) bool {
-	return slices.ContainsFunc(s.grafts, func(g graft) bool {
-		return g.path != shown && within(shown, g.path) && within(g.path, path)
-	})
-}
-
 // place opens where a place is read, and tells the identity of the volume
 // there.
 func (r *reading) place(p *place, live string, snaps map[volume.ID]snapshot.Snapshot) (root, vol string, err error) {
@@ -345,7 +349,7 @@ func (r *reading) place(p *place, live string, snaps map[volume.ID]snapshot.Snap
 			rel = "."
 		}
 		root, err = r.open("/", rel, live)
-		return root, string(p.volume.ID), err
+		return root, string(cmp.Or(p.part, p.volume.ID)), err
 	}
 	vol = string(p.volume.ID)
 	// The innermost part that holds the path.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
@@ -90,10 +92,8 @@ type restoring struct {
 }
 
 func (r *run) restore(ctx context.Context, repo *repository.Repository, sel []repository.Selected, o RestoreOptions) (err error) {
-	if to, err := filepath.EvalSymlinks(o.To); err == nil {
-		if in, err := filepath.EvalSymlinks(repo.Path()); err == nil && within(in, to) {
-			return problem.Newf(problem.TargetUnsafe, o.To, "lies in the repository")
-		}
+	if err := outside(repo, o.To); err != nil {
+		return err
 	}
 	target, err := tree.OpenTarget(o.To)
 	if err != nil {
@@ -121,6 +121,16 @@ func (r *run) restore(ctx context.Context, repo *repository.Repository, sel []re
 	return err
 }
 
+// outside refuses a target in the repository.
+func outside(repo *repository.Repository, target string) error {
+	if to, err := filepath.EvalSymlinks(target); err == nil {
+		if in, err := filepath.EvalSymlinks(repo.Path()); err == nil && within(in, to) {
+			return problem.Newf(problem.TargetUnsafe, target, "lies in the repository")
+		}
+	}
+	return nil
+}
+
 // selected restores one selected place, with the directories that lead to it.
 func (s *restoring) selected(ctx context.Context, root *tree.Maker, sel *repository.Selected) error {
 	if sel.Path == "/" {
@@ -128,18 +138,9 @@ func (s *restoring) selected(ctx context.Context, root *tree.Maker, sel *reposit
 		s.dirContent(ctx, root, root.Path(), &sel.Record, sel.Tree.Root.Volume, false)
 		return s.ended(ctx)
 	}
-	names := strings.Split(strings.Trim(sel.Path, "/"), "/")
-	at := root
-	type leading struct {
-		m   *tree.Maker
-		rec repository.Record
-	}
-	var made []leading
-	path := "/"
-	vol := sel.Tree.Root.Volume
-	for _, name := range names[:len(names)-1] {
-		path = filepath.Join(path, name)
-		rec, err := s.leading(ctx, sel.Tree, path)
+	at, vol := root, sel.Tree.Root.Volume
+	for _, path := range leading(sel.Path) {
+		rec, err := leadingRecord(ctx, s.repo, sel.Tree, path, s.e.now())
 		if err != nil {
 			return err
 		}
@@ -150,32 +151,54 @@ func (s *restoring) selected(ctx context.Context, root *tree.Maker, sel *reposit
 		if err != nil {
 			return err
 		}
-		if outcome == tree.Made {
-			made = append(made, leading{m, rec})
+		if outcome == tree.Same && !unfinished(m.Path()) {
+			defer m.Close() // whatever it is like is nobody's matter
 		} else {
-			defer m.Close()
+			defer func() {
+				unset, err := m.Finish(rec.Entry)
+				s.unset(m.Path(), unset, err)
+			}()
 		}
 		at = m
 	}
 	rec := sel.Record
-	rec.Name = names[len(names)-1]
+	rec.Name = filepath.Base(sel.Path)
 	s.entry(ctx, at, at.Path(), &rec, vol)
-	for i := len(made) - 1; i >= 0; i-- {
-		unset, err := made[i].m.Finish(made[i].rec.Entry)
-		s.unset(made[i].m.Path(), unset, err)
-	}
 	return s.ended(ctx)
 }
 
-// leading is the record of a directory on the way to a selected path: that of
-// the backup, or a plain one where the way begins above the backup's path.
-func (s *restoring) leading(ctx context.Context, t *repository.Tree, path string) (repository.Record, error) {
+// unfinished tells whether a directory has the mark of a restore that was
+// killed before it could finish it.
+func unfinished(path string) bool {
+	n, _ := tree.Open(tree.Source{Path: path, Root: path})
+	if n == nil {
+		return false
+	}
+	defer n.Close()
+	return marked(n)
+}
+
+func marked(n *tree.Node) bool {
+	return slices.ContainsFunc(n.Entry.XAttrs, func(x tree.XAttr) bool { return strings.HasSuffix(x.Name, ".stillpoint.restoring") })
+}
+
+// leading are the directories that lead to a live path from the root.
+func leading(path string) (all []string) {
+	for dir := filepath.Dir(path); dir != "/"; dir = filepath.Dir(dir) {
+		all = append(all, dir)
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// leadingRecord is that of the backup, or a plain one where the way begins
+// above the backup's path.
+func leadingRecord(ctx context.Context, repo *repository.Repository, t *repository.Tree, path string, now time.Time) (repository.Record, error) {
 	if t.Holds(path) {
-		rec, err := s.repo.Lookup(ctx, t, path)
+		rec, err := repo.Lookup(ctx, t, path)
 		rec.Name = filepath.Base(path)
 		return rec, err
 	}
-	now := s.e.now()
 	return repository.Record{Entry: tree.Entry{Name: filepath.Base(path), Type: tree.Directory, Mode: 0o755, Modified: now}}, nil
 }
 

@@ -85,20 +85,25 @@ func (s *restoring) leaf(ctx context.Context, m *tree.Maker, path string, rec *r
 	if rec.Type != tree.File {
 		restore, count = s.other, &s.o.Progress.Others
 	}
-	defer count.Add(1)
+	there := false
+	defer func() {
+		if there || ctx.Err() == nil { // else it was cut short
+			count.Add(1)
+		}
+	}()
 	if rec.Links <= 1 || rec.Inode == 0 {
-		restore(ctx, m, path, rec)
+		there = restore(ctx, m, path, rec)
 		return
 	}
 	first := &firstName{done: make(chan struct{})}
 	if other, again := s.links.LoadOrStore(linkKey{vol, rec.Inode, rec.Type, rec.Object}, first); again {
 		if !s.link(ctx, m, path, rec, other.(*firstName)) {
-			restore(ctx, m, path, rec)
+			there = restore(ctx, m, path, rec)
 		}
 		return
 	}
 	defer close(first.done)
-	if !restore(ctx, m, path, rec) {
+	if there = restore(ctx, m, path, rec); !there {
 		return
 	}
 	place, err := m.Place(rec.Name)

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/bmatcuk/doublestar/v4"
 
@@ -14,10 +15,17 @@ import (
 
 // rules decide by name what is left out.
 type rules struct {
-	patterns []string
+	patterns []*pattern
 	repo     repoPlace
 	own      map[string]bool // live paths of our own folders in the roots of volumes
 	gaps     map[string]bool // live paths that snapshots do not show; they are named already
+}
+
+// A pattern is one of the user's.
+type pattern struct {
+	given string
+	globs []string // what is compared: as it was given, and where symbolic links lead
+	used  atomic.Bool
 }
 
 // repoPlace is where the repository itself lies, so that it does not back up
@@ -41,7 +49,8 @@ const (
 // with the end of the live path. `**` stands for any number of directories.
 func newRules(patterns []string, repo repoPlace) (*rules, error) {
 	r := &rules{repo: repo}
-	for _, p := range patterns {
+	for _, given := range patterns {
+		p := given
 		if p == "" || !doublestar.ValidatePattern(p) {
 			return nil, problem.Newf(problem.Usage, p, "not a valid exclude pattern")
 		}
@@ -51,10 +60,11 @@ func newRules(patterns []string, repo repoPlace) (*rules, error) {
 		if slices.ContainsFunc(strings.Split(p, "/"), func(s string) bool { return s == "." || s == ".." }) {
 			return nil, problem.Newf(problem.Usage, p, "an exclude pattern is a name, or an absolute path without . and ..")
 		}
-		r.patterns = append(r.patterns, p)
+		globs := []string{p}
 		if live := resolved(p); live != p {
-			r.patterns = append(r.patterns, live)
+			globs = append(globs, live)
 		}
+		r.patterns = append(r.patterns, &pattern{given: given, globs: globs})
 	}
 	return r, nil
 }
@@ -77,22 +87,46 @@ func resolved(pattern string) string {
 	return filepath.Join(real, rest)
 }
 
-// match returns the pattern that a live path fits, or "".
+// match returns the first pattern that a live path fits, or "". The others are
+// only looked at until each was of some use.
 func (r *rules) match(path string) string {
+	first := ""
 	for _, p := range r.patterns {
-		pattern, name := p, path
-		switch {
-		case strings.HasPrefix(p, "/"):
-		case strings.Contains(p, "/"):
-			pattern = "/**/" + p
-		default:
-			name = filepath.Base(path)
+		if first != "" && p.used.Load() {
+			continue
 		}
-		if ok, err := doublestar.Match(pattern, name); err == nil && ok {
-			return p
+		for _, glob := range p.globs {
+			if fits(glob, path) {
+				p.used.Store(true)
+				if first == "" {
+					first = glob
+				}
+			}
 		}
 	}
-	return ""
+	return first
+}
+
+func fits(glob, path string) bool {
+	switch {
+	case strings.HasPrefix(glob, "/"):
+	case strings.Contains(glob, "/"):
+		glob = "/**/" + glob
+	default:
+		path = filepath.Base(path)
+	}
+	ok, err := doublestar.Match(glob, path)
+	return ok && err == nil
+}
+
+// unused lists the patterns that fitted nothing, as they were given.
+func (r *rules) unused() (all []string) {
+	for _, p := range r.patterns {
+		if !p.used.Load() {
+			all = append(all, p.given)
+		}
+	}
+	return all
 }
 
 // knows tells whether a reason is one of the rules'.

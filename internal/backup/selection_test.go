@@ -59,6 +59,7 @@ func (r *rig) walk(repo *repository.Repository, dir *repository.Record, at strin
 
 // Any path can be selected, twice or in another one, whatever its type.
 func TestSelection(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.write("src/dir/file", "content")
 	r.write("src/dir-b/file", "content")
@@ -108,6 +109,7 @@ func TestSelection(t *testing.T) {
 }
 
 func TestFileSystemRoot(t *testing.T) {
+	notShort(t)
 	v := scratch.New(t, "ext4", 64*mib)
 	r := newRig(t)
 	r.must(os.WriteFile(v.Dir+"/file", []byte("x"), 0o644))
@@ -169,6 +171,7 @@ func TestExcludePatterns(t *testing.T) {
 // Excluded are names at any depth, whole paths, ends of paths; never what is
 // selected itself. The report names them.
 func TestExclude(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	for _, n := range []string{"a.tmp", "keep/b.tmp", "cache/x", "keep/cache/y", "dir/sub/z", "keep/dir/sub/w", "c.tmp/kept"} {
 		r.write("src/"+n, "x")
@@ -203,6 +206,7 @@ func TestExclude(t *testing.T) {
 // The repository does not hold itself, wherever a mount shows it; a directory
 // that only has its name does.
 func TestRepositoryInSelection(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.write("src/repo/file", "only the name")
 	r.write("store/deep/file", "x")
@@ -235,6 +239,7 @@ func TestRepositoryInSelection(t *testing.T) {
 // What is mounted below a selected path is stored with it, but for memory and
 // kernel file systems, what --one-file-system leaves out, and what is excluded.
 func TestMountsBelow(t *testing.T) {
+	notShort(t)
 	v := scratch.New(t, "ext4", 64*mib)
 	r := newRig(t)
 	r.must(os.WriteFile(v.Dir+"/on-volume", []byte("x"), 0o644))
@@ -323,6 +328,7 @@ func TestHardLinksAcrossPaths(t *testing.T) {
 
 // The same volume under another device number: nothing is read again.
 func TestReuseAcrossDevices(t *testing.T) {
+	notShort(t)
 	v := scratch.New(t, "ext4", 64*mib)
 	r := newRig(t)
 	r.must(os.MkdirAll(v.Dir+"/src/sub", 0o755))
@@ -349,6 +355,7 @@ func TestReuseAcrossDevices(t *testing.T) {
 
 // The clock is set back between two runs.
 func TestRunsWithClockSetBack(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.some()
 	aged()

@@ -92,6 +92,7 @@ func (k *stock) list(args ...string) (all []stockSnapshot) {
 // made a snapshot of its own and maintained the repository in full, ours still
 // lists, verifies and restores everything.
 func TestStockKopia(t *testing.T) {
+	notShort(t)
 	v := scratch.New(t, "ext4", scratch.GiB)
 	r := newRig(t)
 	full, plain := v.Dir+"/full", v.Dir+"/plain"
@@ -176,6 +177,7 @@ func TestStockKopia(t *testing.T) {
 
 // What a killed run leaves is a checkpoint for the stock program, too.
 func TestStockKopiaSeesCheckpoints(t *testing.T) {
+	notShort(t)
 	r := newRig(t)
 	r.interrupted()
 	k := r.kopia()

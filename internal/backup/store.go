@@ -96,11 +96,12 @@ func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source,
 	r.Left = func(path, reason string) {
 		switch {
 		case reason == reasonGap:
+		case b.o.Provider == None && s.isStub(path):
 		case rules.knows(reason):
 			b.leftOut(job.StepStore, path, "", reason)
 		default:
-			// The reader met a file system that is not in the plan: a
-			// nested subvolume of live reading, or a new mount.
+			// The reader met a file system that is not in the plan: it is
+			// new, or we may not list the nested subvolumes.
 			b.leftOut(job.StepStore, path, problem.VolumeLate, reason)
 		}
 	}
@@ -109,19 +110,19 @@ func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source,
 
 // settle makes the times of live files tell of stores into mapped pages, too.
 func (b *backing) settle(s *source) error {
-	if b.cap.snaps[s.place.volume.ID] == nil && s.place.volume.Kind == volume.Local {
-		if err := tree.SyncVolume(s.path); err != nil {
-			return err
+	settle := func(v volume.Volume, path string) error {
+		if b.cap.snaps[v.ID] != nil || v.Kind != volume.Local {
+			return nil
 		}
+		return tree.SyncVolume(path)
 	}
+	err := settle(s.place.volume, s.path)
 	for _, g := range s.grafts {
-		if !g.empty && b.cap.snaps[g.place.volume.ID] == nil && g.place.volume.Kind == volume.Local {
-			if err := tree.SyncVolume(g.path); err != nil {
-				return err
-			}
+		if err == nil && !g.empty && g.within == "" { // a nested subvolume is of the same file system
+			err = settle(g.place.volume, g.path)
 		}
 	}
-	return nil
+	return err
 }
 
 // instant is that of the snapshots, or now, where anything is read live.
@@ -136,7 +137,7 @@ func (b *backing) storeOptions(w *repository.Writer, points *checkpoints, s sour
 	o := repository.StoreOptions{
 		Previous:  previous,
 		Live:      b.live(s),
-		Exception: func(path string, err error) { b.exception(job.StepStore, path, err) },
+		Exception: func(path string, err error) { b.exception(job.StepStore, path, b.because(path, err)) },
 		Interval:  b.o.Checkpoint,
 		Parallel:  b.o.Parallel,
 	}

@@ -46,8 +46,9 @@ func (e *Engine) Verify(ctx context.Context, open Open, o VerifyOptions) (*job.R
 				r.exception(job.StepVerify, path, err)
 			},
 		})
+		r.report.Backups = o.Progress.Backups.Load()
 		r.report.Total = job.Counts{
-			Files: o.Progress.Files.Load(), Directories: o.Progress.Dirs.Load(),
+			Files: o.Progress.Files.Load(), Directories: o.Progress.Dirs.Load(), Others: o.Progress.Others.Load(),
 			Bytes: o.Progress.Bytes.Load(), BytesRead: o.Progress.Read.Load(),
 		}
 		if err == nil && damaged > 0 {

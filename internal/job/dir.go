@@ -33,7 +33,7 @@ func defaultDir(getenv func(string) string, uid int) (string, error) {
 	}
 	home := getenv("HOME")
 	if !filepath.IsAbs(home) {
-		return "", problem.New(problem.StateLost, "", errors.New("none of STILLPOINT_STATE, XDG_STATE_HOME and HOME names a folder for the job logs"))
+		return "", problem.New(problem.StateLost, "", errors.New("none of STILLPOINT_STATE, XDG_STATE_HOME and HOME names a folder for the job logs; set STILLPOINT_STATE to one"))
 	}
 	return filepath.Join(home, ".local", "state", "stillpoint", "jobs"), nil
 }

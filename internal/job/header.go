@@ -18,6 +18,7 @@ func newHeader(id string, s Start, now time.Time) Header {
 	if u, err := user.Current(); err == nil {
 		h.User = u.Username
 	}
+	h.CommandBytes = NotTexts(h.Command)
 	// A host without a name is no reason not to log.
 	h.Host, _ = os.Hostname()
 	return h

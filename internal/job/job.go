@@ -5,8 +5,8 @@
 // report. A log without a report whose lock nobody holds belongs to a job that
 // died. Nothing is ever dropped: what cannot be written is kept and tried again.
 //
-// The package renders events and reports for people. It knows nothing about
-// how backups work.
+// The package knows nothing about how backups work, and package text shows
+// events and reports to people.
 package job
 
 import (
@@ -88,9 +88,13 @@ type Header struct {
 	Host    string    `json:"host"`
 	User    string    `json:"user"`
 	Command []string  `json:"command"` // without secrets
-	Version string    `json:"version"`
-	PID     int       `json:"pid"`
-	BootID  string    `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+
+	// CommandBytes is NotTexts of Command.
+	CommandBytes [][]byte `json:"command_bytes,omitempty"`
+
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+	BootID  string `json:"boot_id"` // /proc/sys/kernel/random/boot_id
 }
 
 // An Event is one thing that happened in a job.
@@ -101,7 +105,7 @@ type Event struct {
 	Volume   string // identity of the volume it concerns; may be empty
 	Path     string // the live path it concerns, any bytes; may be empty
 	Code     problem.Code
-	Text     string // for people, without Path
+	Text     string // for people, without Path; a line for each of several errors
 
 	// Intent names a change to the host that is about to be made, so that
 	// it can be undone after a crash: any word that is unique in the job.

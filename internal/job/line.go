@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -41,8 +42,40 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// eventJSON is an event as a line has it. A name may be any bytes, JSON only
-// UTF-8: where a path is not, path_bytes holds it and path an approximation.
+// NotText returns a name where JSON, which only knows Unicode, shows but an
+// approximation of it, and else nil: what a field NAME_bytes holds.
+func NotText(name string) []byte {
+	if utf8.ValidString(name) {
+		return nil
+	}
+	return []byte(name)
+}
+
+// NotTexts is NotText for a list: all its names, where one is no Unicode.
+func NotTexts(names []string) [][]byte {
+	if !slices.ContainsFunc(names, func(n string) bool { return !utf8.ValidString(n) }) {
+		return nil
+	}
+	all := make([][]byte, len(names))
+	for i, n := range names {
+		all[i] = []byte(n)
+	}
+	return all
+}
+
+// exact undoes NotTexts.
+func exact(names []string, all [][]byte) []string {
+	if all == nil {
+		return names
+	}
+	names = make([]string, len(all))
+	for i, n := range all {
+		names[i] = string(n)
+	}
+	return names
+}
+
+// eventJSON is an event as a line has it.
 type eventJSON struct {
 	Time      time.Time      `json:"time"`
 	Severity  Severity       `json:"severity"`
@@ -61,10 +94,7 @@ type eventJSON struct {
 func (e Event) MarshalJSON() ([]byte, error) {
 	j := eventJSON{
 		Time: stamp(e.Time), Severity: e.Severity, Step: e.Step, Volume: e.Volume, Path: e.Path,
-		Code: e.Code, Text: e.Text, Intent: e.Intent, Done: e.Done, Data: e.Data,
-	}
-	if !utf8.ValidString(e.Path) {
-		j.PathBytes = []byte(e.Path)
+		PathBytes: NotText(e.Path), Code: e.Code, Text: e.Text, Intent: e.Intent, Done: e.Done, Data: e.Data,
 	}
 	return encode(j)
 }

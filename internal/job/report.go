@@ -3,6 +3,7 @@ package job
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -17,14 +18,15 @@ type Report struct {
 	Job     string       `json:"job"`  // Close sets it
 	Kind    Kind         `json:"kind"` // Close sets it
 	Status  Status       `json:"status"`
-	Level   Level        `json:"level,omitempty"`  // of a backup
-	Code    problem.Code `json:"code,omitempty"`   // the most specific one; empty when complete
-	Text    string       `json:"text,omitempty"`   // why it failed, in words
-	Backup  string       `json:"backup,omitempty"` // ID of the backup that was made
-	Resumed bool         `json:"resumed"`          // an interrupted job was picked up again
-	Started time.Time    `json:"started"`          // Close sets it
-	Ended   time.Time    `json:"ended"`            // Close sets it
-	Took    Millis       `json:"took_ms"`          // Close sets it, from a clock that nobody sets back
+	Level   Level        `json:"level,omitempty"`   // of a backup
+	Code    problem.Code `json:"code,omitempty"`    // the most specific one; empty when complete
+	Text    string       `json:"text,omitempty"`    // why it failed, in words; a line for each of several errors
+	Backup  string       `json:"backup,omitempty"`  // ID of the backup that was made, or restored
+	Backups int64        `json:"backups,omitempty"` // how many were verified
+	Resumed bool         `json:"resumed"`           // an interrupted job was picked up again
+	Started time.Time    `json:"started"`           // Close sets it
+	Ended   time.Time    `json:"ended"`             // Close sets it
+	Took    Millis       `json:"took_ms"`           // Close sets it, from a clock that nobody sets back
 
 	OneInstant bool   `json:"one_instant"` // everything captured is of one instant
 	Skew       Millis `json:"skew_ms"`     // between the first and the last instant
@@ -33,6 +35,8 @@ type Report struct {
 	Total      Counts         `json:"total"`
 	Exceptions []Exceptions   `json:"exceptions"` // most first
 	LeftOut    []LeftOut      `json:"left_out"`   // most first
+
+	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
 }
 
 // A VolumeReport says what became of one volume of a backup.
@@ -49,8 +53,8 @@ type VolumeReport struct {
 	Counts     Counts    `json:"counts"`
 }
 
-// Counts are the numbers of a job or of one volume of it. Of a restore they
-// count what the restore handled, of a backup what the backup holds.
+// Counts are the numbers of a job or of one volume of it. Of a backup that was
+// made they count what it holds, of all others what was done until the end.
 type Counts struct {
 	Files        int64 `json:"files"`
 	Directories  int64 `json:"directories"`
@@ -102,7 +106,7 @@ func (r *Report) Settle(err error) {
 		}
 		return
 	}
-	r.Status, r.Code, r.Text = Failed, problem.CodeOf(err), err.Error()
+	r.Status, r.Code, r.Text = Failed, problem.CodeOf(err), problem.Text(err)
 	// What a cancelled step complains of is no finding: whoever wraps an error
 	// as cancelled knows that the job's own context ended.
 	uncoded := r.Code == problem.Uncatalogued && errors.Is(err, context.Canceled)
@@ -111,24 +115,77 @@ func (r *Report) Settle(err error) {
 	}
 }
 
-// MarshalJSON writes lists that are empty as such and times in UTC.
-func (r Report) MarshalJSON() ([]byte, error) {
-	type plain Report // without this method
-	p := plain(r)
-	p.Started, p.Ended = stamp(p.Started), stamp(p.Ended)
-	p.Volumes = append([]VolumeReport{}, p.Volumes...)
-	for i := range p.Volumes {
-		v := &p.Volumes[i]
-		v.Instant = stamp(v.Instant)
-		v.Mounts, v.Paths = append([]string{}, v.Mounts...), append([]string{}, v.Paths...)
-	}
-	p.Exceptions = append([]Exceptions{}, p.Exceptions...)
-	p.LeftOut = append([]LeftOut{}, p.LeftOut...)
-	for i := range p.LeftOut {
-		p.LeftOut[i].Names = append([]string{}, p.LeftOut[i].Names...)
-	}
-	return encode(p)
+// What follows writes empty lists as such, times in UTC, and names that are no
+// Unicode as bytes besides; and reads that again.
+
+type (
+	plainReport  Report // without methods
+	plainVolume  VolumeReport
+	plainLeftOut LeftOut
+)
+
+type reportJSON struct {
+	*plainReport
+	UnusedBytes [][]byte `json:"unused_excludes_bytes,omitempty"`
 }
+
+type volumeJSON struct {
+	*plainVolume
+	MountsBytes [][]byte `json:"mounts_bytes,omitempty"`
+	PathsBytes  [][]byte `json:"paths_bytes,omitempty"`
+}
+
+type leftOutJSON struct {
+	*plainLeftOut
+	NamesBytes [][]byte `json:"names_bytes,omitempty"`
+}
+
+// MarshalJSON writes a report as it is in a log.
+func (r Report) MarshalJSON() ([]byte, error) {
+	r.Started, r.Ended = stamp(r.Started), stamp(r.Ended)
+	r.Volumes, r.Exceptions, r.LeftOut = list(r.Volumes), list(r.Exceptions), list(r.LeftOut)
+	r.UnusedExcludes = list(r.UnusedExcludes)
+	return encode(reportJSON{(*plainReport)(&r), NotTexts(r.UnusedExcludes)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (r *Report) UnmarshalJSON(b []byte) error {
+	j := reportJSON{plainReport: (*plainReport)(r)}
+	err := json.Unmarshal(b, &j)
+	r.UnusedExcludes = exact(r.UnusedExcludes, j.UnusedBytes)
+	return err
+}
+
+// MarshalJSON writes a volume as it is in a report.
+func (v VolumeReport) MarshalJSON() ([]byte, error) {
+	v.Instant, v.Mounts, v.Paths = stamp(v.Instant), list(v.Mounts), list(v.Paths)
+	return encode(volumeJSON{(*plainVolume)(&v), NotTexts(v.Mounts), NotTexts(v.Paths)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (v *VolumeReport) UnmarshalJSON(b []byte) error {
+	j := volumeJSON{plainVolume: (*plainVolume)(v)}
+	err := json.Unmarshal(b, &j)
+	v.Mounts, v.Paths = exact(v.Mounts, j.MountsBytes), exact(v.Paths, j.PathsBytes)
+	return err
+}
+
+// MarshalJSON writes what was left out as it is in a report.
+func (l LeftOut) MarshalJSON() ([]byte, error) {
+	l.Names = list(l.Names)
+	return encode(leftOutJSON{(*plainLeftOut)(&l), NotTexts(l.Names)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (l *LeftOut) UnmarshalJSON(b []byte) error {
+	j := leftOutJSON{plainLeftOut: (*plainLeftOut)(l)}
+	err := json.Unmarshal(b, &j)
+	l.Names = exact(l.Names, j.NamesBytes)
+	return err
+}
+
+// list is never nil.
+func list[T any](all []T) []T { return append([]T{}, all...) }
 
 // A Tally counts exceptions and what was left out while a job runs, from any
 // goroutine. The zero value is ready.

@@ -5,7 +5,13 @@
 // the program.
 package problem
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
 
 // A Code names one kind of failure. Codes are never reused and never renamed.
 type Code string
@@ -37,7 +43,17 @@ func (p *Problem) Error() string {
 	case p.Err == nil:
 		return p.Subject
 	}
-	return p.Subject + ": " + p.Err.Error()
+	return p.Subject + ": " + p.cause()
+}
+
+// cause is the text of the cause, in which the subject is not said again.
+func (p *Problem) cause() string {
+	text := p.Err.Error()
+	var pe *fs.PathError
+	if errors.As(p.Err, &pe) && pe.Path == p.Subject && !strings.Contains(text, "\n") {
+		text = strings.Replace(text, pe.Error(), pe.Op+": "+pe.Err.Error(), 1)
+	}
+	return strings.TrimPrefix(text, p.Subject+": ")
 }
 
 // Unwrap returns the cause.
@@ -96,4 +112,55 @@ func Is(err error, code Code) bool {
 		}
 	}
 	return false
+}
+
+// Text is what err says to people: a line for each of the errors that are
+// joined in it. A newline in one of them, as in names of files, is written \n.
+func Text(err error) string {
+	if err == nil {
+		return ""
+	}
+	all := lines(err)
+	for i := range all {
+		all[i] = strings.ReplaceAll(all[i], "\n", `\n`)
+	}
+	return strings.Join(slices.Compact(all), "\n")
+}
+
+// lines takes joined errors apart, with what was put before them.
+func lines(err error) []string {
+	if joined(err) {
+		var all []string
+		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+			all = append(all, lines(e)...)
+		}
+		return all
+	}
+	inner := errors.Unwrap(err)
+	if inner == nil {
+		return []string{err.Error()}
+	}
+	before, ok := strings.CutSuffix(err.Error(), inner.Error())
+	if !ok {
+		return []string{err.Error()}
+	}
+	all := lines(inner)
+	for i := range all {
+		all[i] = before + all[i]
+	}
+	return all
+}
+
+// joined tells whether err is what errors.Join makes, and not one text with
+// several causes.
+func joined(err error) bool {
+	j, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return false
+	}
+	var texts []string
+	for _, e := range j.Unwrap() {
+		texts = append(texts, e.Error())
+	}
+	return err.Error() == strings.Join(texts, "\n")
 }

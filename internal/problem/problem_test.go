@@ -87,3 +87,32 @@ func TestErrorText(t *testing.T) {
 		t.Error("Newf lost its cause")
 	}
 }
+
+func TestText(t *testing.T) {
+	open := &fs.PathError{Op: "open", Path: "/a", Err: errors.New("denied")}
+	other := &fs.PathError{Op: "open", Path: "/b", Err: errors.New("denied")}
+	two := errors.Join(errors.New("one"), problem.New(problem.Busy, "/b", errors.New("two")))
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"nil":                   {nil, ""},
+		"plain":                 {errors.New("plain"), "plain"},
+		"path once":             {problem.New(problem.Busy, "/a", open), "/a: open: denied"},
+		"path once, wrapped":    {problem.New(problem.Busy, "/a", fmt.Errorf("look: %w", open)), "/a: look: open: denied"},
+		"path of another":       {problem.New(problem.Busy, "/a", other), "/a: open /b: denied"},
+		"subject once":          {problem.New(problem.Busy, "/a", problem.New(problem.Busy, "/a", open)), "/a: open: denied"},
+		"joined":                {two, "one\n/b: two"},
+		"joined, wrapped":       {fmt.Errorf("undo: %w", problem.New(problem.Busy, "x", two)), "undo: x: one\nundo: x: /b: two"},
+		"joined twice":          {errors.Join(two, errors.Join(errors.New("three"))), "one\n/b: two\nthree"},
+		"the same twice":        {errors.Join(open, open), "open /a: denied"},
+		"several causes":        {fmt.Errorf("%w and %w", open, other), "open /a: denied and open /b: denied"},
+		"a newline in a name":   {problem.New(problem.Busy, "/a\nb", errors.New("x")), `/a\nb: x`},
+		"newlines, joined":      {errors.Join(errors.New("a\nb"), errors.New("c")), "a\\nb\nc"},
+		"text of a new wording": {fmt.Errorf("%w: %s", errors.New("interrupt"), "x"), "interrupt: x"},
+	} {
+		if got := problem.Text(c.err); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}

@@ -1,4 +1,6 @@
-package job
+// Package text shows events and reports of jobs to people: aligned lines, figures
+// that can be read, and nothing that a terminal would obey.
+package text
 
 import (
 	"fmt"
@@ -10,55 +12,70 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 )
 
-// Render writes an event as one line for people, with the time as clocks on
-// this host show it.
-func Render(w io.Writer, e Event) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-19s  %-9s  ", clock(e.Time), e.Step)
-	switch e.Severity {
-	case Warning:
-		b.WriteString("warning: ")
-	case Error:
-		b.WriteString("error: ")
-	}
+// Event writes an event, one line for each line of its text, with the time as
+// clocks on this host show it.
+func Event(w io.Writer, e job.Event) error {
 	subject := e.Path
 	if subject == "" {
 		subject = e.Volume
 	}
-	if subject != "" && !strings.HasPrefix(e.Text, subject) {
-		b.WriteString(printable(subject) + ": ")
+	var b strings.Builder
+	for text := range strings.SplitSeq(e.Text, "\n") {
+		fmt.Fprintf(&b, "%-19s  %-9s  ", clock(e.Time), e.Step)
+		switch e.Severity {
+		case job.Warning:
+			b.WriteString("warning: ")
+		case job.Error:
+			b.WriteString("error: ")
+		}
+		if subject != "" && !strings.HasPrefix(text, subject) {
+			b.WriteString(printable(subject) + ": ")
+		}
+		b.WriteString(printable(text))
+		if e.Code != "" {
+			fmt.Fprintf(&b, " [%s]", printable(string(e.Code)))
+		}
+		b.WriteByte('\n')
 	}
-	b.WriteString(printable(e.Text))
-	if e.Code != "" {
-		fmt.Fprintf(&b, " [%s]", printable(string(e.Code)))
-	}
-	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// RenderReport writes a report for people.
-func RenderReport(w io.Writer, r Report) error {
-	p := printer{}
+// Report writes a report.
+func Report(w io.Writer, r job.Report) error {
+	p := printer{contents: "contents"}
+	if r.Status == job.Cancelled || r.Status == job.Failed && r.Kind != job.Verify { // which goes on to the end
+		p.contents = "until then"
+	}
 	p.head(r)
 	for _, v := range r.Volumes {
 		p.volume(v, len(r.Volumes) == 1)
 	}
-	if len(r.Volumes) != 1 && r.Total != (Counts{}) {
+	if len(r.Volumes) != 1 && r.Total != (job.Counts{}) {
 		p.section("Total")
 		p.counts(r.Kind, r.Total, time.Duration(r.Took), true)
 	}
 	p.exceptions(r.Exceptions)
 	p.leftOut(r.LeftOut)
+	if len(r.UnusedExcludes) > 0 {
+		p.section("Excludes that fit nothing")
+		for _, pattern := range r.UnusedExcludes {
+			fmt.Fprintf(&p, "  %s\n", printable(pattern))
+		}
+	}
 	_, err := io.WriteString(w, p.String())
 	return err
 }
 
 // A printer lays out a report: sections of aligned lines.
-type printer struct{ strings.Builder }
+type printer struct {
+	strings.Builder
+	contents string // what the line with the number of files is called
+}
 
 func (p *printer) section(format string, args ...any) {
 	fmt.Fprintf(p, "\n"+format+"\n", args...)
@@ -71,7 +88,7 @@ func (p *printer) line(name, value string) {
 	}
 }
 
-func (p *printer) head(r Report) {
+func (p *printer) head(r job.Report) {
 	what := string(r.Kind)
 	if what == "" {
 		what = "job"
@@ -79,12 +96,12 @@ func (p *printer) head(r Report) {
 	fmt.Fprintf(p, "%s%s %s\n", strings.ToUpper(what[:1]), what[1:], statusWords(r.Status))
 	p.line("job", printable(r.Job))
 	p.line("backup", printable(r.Backup))
-	if r.Kind == Backup && r.Backup == "" {
+	if r.Kind == job.Backup && r.Backup == "" {
 		p.line("backup", "none was made")
 	}
 	p.line("level", string(r.Level))
 	switch {
-	case r.Level == Live && r.Kind == Backup:
+	case r.Level == job.Live && r.Kind == job.Backup:
 		p.line("instant", "none: files were read while they could change")
 	case len(r.Volumes) > 1:
 		p.line("instant", instant(r.OneInstant, r.Skew))
@@ -93,18 +110,23 @@ func (p *printer) head(r Report) {
 	if r.Resumed {
 		p.line("resumed", "an interrupted job was picked up again")
 	}
-	if r.Text != "" {
-		p.line("reason", printable(r.Text))
+	if r.Kind == job.Verify && (r.Backups > 0 || r.Status == job.Complete) {
+		p.line("verified", plural(r.Backups, "backup", "backups"))
 	}
-	shown := slices.ContainsFunc(r.Exceptions, func(e Exceptions) bool { return e.Code == r.Code })
+	name := "reason"
+	for text := range strings.SplitSeq(r.Text, "\n") {
+		p.line(name, printable(text))
+		name = ""
+	}
+	shown := slices.ContainsFunc(r.Exceptions, func(e job.Exceptions) bool { return e.Code == r.Code })
 	if r.Code != "" && !shown {
 		p.line("explained", explain(r.Code))
 	}
 }
 
-func statusWords(s Status) string {
+func statusWords(s job.Status) string {
 	switch s {
-	case CompleteWithExceptions:
+	case job.CompleteWithExceptions:
 		return "complete, with exceptions"
 	case "":
 		return "without a status"
@@ -113,7 +135,7 @@ func statusWords(s Status) string {
 }
 
 // volume is the section of one volume; only tells that it is the whole job.
-func (p *printer) volume(v VolumeReport, only bool) {
+func (p *printer) volume(v job.VolumeReport, only bool) {
 	at := v.Mounts
 	if len(at) == 0 {
 		at = []string{v.ID}
@@ -130,10 +152,10 @@ func (p *printer) volume(v VolumeReport, only bool) {
 			p.line("held", length(time.Duration(v.Hold)))
 		}
 	}
-	p.counts(Backup, v.Counts, time.Duration(v.Took), only)
+	p.counts(job.Backup, v.Counts, time.Duration(v.Took), only)
 }
 
-func instant(one bool, skew Millis) string {
+func instant(one bool, skew job.Millis) string {
 	if one {
 		return "all of one instant"
 	}
@@ -142,29 +164,29 @@ func instant(one bool, skew Millis) string {
 
 // counts are the lines that say how much; whole tells that they are those of
 // the whole job, of which it is always known what was stored.
-func (p *printer) counts(kind Kind, c Counts, took time.Duration, whole bool) {
-	contents := plural(c.Files, "file", "files") + ", " + plural(c.Directories, "directory", "directories")
+func (p *printer) counts(kind job.Kind, c job.Counts, took time.Duration, whole bool) {
+	number := plural(c.Files, "file", "files") + ", " + plural(c.Directories, "directory", "directories")
 	if c.Others > 0 {
-		contents += ", " + plural(c.Others, "other", "others")
+		number += ", " + plural(c.Others, "other", "others")
 	}
-	p.line("contents", contents+", "+size(c.Bytes))
+	p.line(p.contents, number+", "+size(c.Bytes))
 	if c.FilesReused > 0 {
 		p.line("unchanged", plural(c.FilesReused, "file", "files"))
 	}
 	switch kind {
-	case Backup:
+	case job.Backup:
 		p.line("read", moved(c.BytesRead, took))
 		if whole || c.BytesStored > 0 {
 			p.line("stored", size(c.BytesStored))
 		}
-	case Restore:
+	case job.Restore:
 		p.line("written", moved(c.BytesWritten, took))
 	default:
 		p.line("read", moved(c.BytesRead, took))
 	}
 }
 
-func (p *printer) exceptions(all []Exceptions) {
+func (p *printer) exceptions(all []job.Exceptions) {
 	if len(all) == 0 {
 		return
 	}
@@ -179,7 +201,7 @@ func (p *printer) exceptions(all []Exceptions) {
 	}
 }
 
-func (p *printer) leftOut(all []LeftOut) {
+func (p *printer) leftOut(all []job.LeftOut) {
 	if len(all) == 0 {
 		return
 	}

@@ -2,12 +2,12 @@ package job
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,18 +25,9 @@ var (
 		{Time: twoOClock.Add(4 * time.Second), Severity: Info, Step: StepRelease, Done: "snapshot/3fk2m5xq7a-0", Text: "snapshot deleted"},
 		{Time: twoOClock.Add(5 * time.Second), Severity: Error, Step: StepRecord, Code: problem.RepositoryFull, Text: "/backup/repo: write: no space left on device"},
 		{Severity: Info, Step: StepLog, Text: "no clock"},
+		{Time: twoOClock.Add(6 * time.Second), Severity: Warning, Step: StepStore, Path: "/srv/a", Code: problem.AttributeUnread, Text: "user.x: input/output error\nuser.y: input/output error"},
 	}
 	reports = map[string]Report{
-		"complete": {
-			Job: "3fk2m5xq7a", Kind: Backup, Status: Complete, Level: FileSystem, Backup: "9b1f0c2e7d", Started: twoOClock, Ended: twoOClock.Add(192 * time.Second),
-			Took: Millis(192 * time.Second), OneInstant: true,
-			Volumes: []VolumeReport{{
-				ID: "4f0c5a6e-2b1d-4c53-9d3a-1f5e0a7c9b21/256", Mounts: []string{"/srv"}, Paths: []string{"/srv"}, Provider: "btrfs",
-				Instant: twoOClock.Add(1234567890), OneInstant: true, Took: Millis(190 * time.Second),
-				Counts: Counts{Files: 100000, Directories: 1234, Others: 17, Bytes: 4 << 30, FilesReused: 98000, BytesRead: 1288490188, BytesStored: 125829120},
-			}},
-			Total: Counts{Files: 100000, Directories: 1234, Others: 17, Bytes: 4 << 30, FilesReused: 98000, BytesRead: 1288490188, BytesStored: 125829120},
-		},
 		"exceptions": {
 			Job: "3fk2m5xq7a", Kind: Backup, Status: CompleteWithExceptions, Level: FileSystem, Code: problem.FileUnreadable, Backup: "9b1f0c2e7d", Resumed: true,
 			Started: twoOClock, Ended: twoOClock.Add(4000 * time.Second), Took: Millis(4000 * time.Second), Skew: Millis(4321 * time.Microsecond),
@@ -55,50 +46,16 @@ var (
 				{Reason: "tmpfs", Code: problem.VolumeMemory, Count: 2},
 			},
 		},
-		"failed": {
-			Job: "3fk2m5xq7a", Kind: Backup, Status: Failed, Code: problem.NoProvider, Text: "plan /srv: no provider can take this volume", Started: twoOClock, Took: Millis(12 * time.Millisecond),
+		"names": {
+			Job: "3fk2m5xq7a", Kind: Backup, Status: Complete, Backup: "9b1f0c2e7d", Started: twoOClock, Took: Millis(time.Second), OneInstant: true,
+			Volumes:        []VolumeReport{{ID: "x", Mounts: []string{"/", "/m\xff"}, Paths: []string{"/p\xff", "/ä"}, Provider: "btrfs"}},
+			LeftOut:        []LeftOut{{Reason: "excluded by \xff", Count: 2, Names: []string{"/srv/\xff", "/srv/\ufffd"}}},
+			UnusedExcludes: []string{"*.none", "\xfe"},
 		},
-		"cancelled": {Job: "3fk2m5xq7a", Kind: Verify, Status: Cancelled, Code: problem.Cancelled, Text: "SIGTERM", Started: twoOClock, Took: Millis(61 * time.Second), Total: Counts{Files: 3, Bytes: 1000, BytesRead: 1000}},
-		"damaged": {
-			Job: "3fk2m5xq7a", Kind: Verify, Status: Failed, Code: problem.RepositoryDamaged, Text: "/backup/repo: 2 of the names cannot be restored", Started: twoOClock,
-			Exceptions: []Exceptions{{problem.FileUnreadable, 2}},
-		},
-		"restore": {
-			Job: "3fk2m5xq7a", Kind: Restore, Status: Complete, Backup: "9b1f0c2e7d", Started: twoOClock, Took: Millis(10 * time.Second),
-			Total: Counts{Files: 1000, Directories: 20, Others: 3, Bytes: 1 << 30, FilesReused: 10, BytesWritten: 1 << 29},
-		},
+		"verify":  {Job: "3fk2m5xq7a", Kind: Verify, Status: Complete, Backups: 3, Started: twoOClock, Took: Millis(61 * time.Second), Total: Counts{Files: 3, Bytes: 1000}},
 		"nothing": {},
 	}
 )
-
-func TestRenderEvents(t *testing.T) {
-	var b bytes.Buffer
-	for _, e := range events {
-		must(t, Render(&b, e))
-	}
-	golden(t, "events.txt", b.String())
-	for i, r := range b.String() {
-		if r != '\n' && r < ' ' || r == '\u202e' {
-			t.Errorf("byte %d is %q: a terminal would obey it", i, r)
-		}
-	}
-	if n := strings.Count(b.String(), "\n"); n != len(events) {
-		t.Errorf("%d lines for %d events", n, len(events))
-	}
-}
-
-func TestRenderReports(t *testing.T) {
-	for name, r := range reports {
-		var b bytes.Buffer
-		must(t, RenderReport(&b, r))
-		golden(t, "report-"+name+".txt", b.String())
-		for line := range strings.Lines(b.String()) {
-			if strings.TrimRight(line, " \n")+"\n" != line {
-				t.Errorf("%s: blanks at the end of %q", name, line)
-			}
-		}
-	}
-}
 
 // The bytes of a log are what programs rely on.
 func TestLinesAreStable(t *testing.T) {
@@ -112,7 +69,7 @@ func TestLinesAreStable(t *testing.T) {
 	for _, e := range events {
 		add(lineEvent, e)
 	}
-	for _, name := range []string{"exceptions", "nothing"} {
+	for _, name := range []string{"exceptions", "names", "verify", "nothing"} {
 		add(lineReport, reports[name])
 	}
 	golden(t, "lines.jsonl", b.String())
@@ -143,6 +100,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, m := range regexp.MustCompile("`json:\"([a-z_]+)[,\"]").FindAllStringSubmatch(all.String(), -1) {
+		m[1] = strings.TrimSuffix(m[1], "_bytes") // described for all at once
 		used[m[1]] = true
 		if !documented[m[1]] {
 			t.Errorf("doc/json.md does not say what %q is", m[1])
@@ -158,40 +116,22 @@ func TestFieldsAreDocumented(t *testing.T) {
 	}
 }
 
-func TestFigures(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0 ms", 1234: "0.001 ms", 850 * time.Millisecond: "850 ms", 999999600: "1.0 s", 59 * time.Second: "59.0 s",
-		61 * time.Second: "1 min 1 s", 3600 * time.Second: "1 h 0 min", 100 * time.Hour: "100 h 0 min",
-	} {
-		if got := length(d); got != want {
-			t.Errorf("%d is %q, want %q", d, got, want)
-		}
+// Names that are no Unicode come back from a log as they were.
+func TestNamesOfAnyBytes(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Create(dir, Start{Kind: Backup, Args: []string{"stillpoint", "backup", "/\xff"}})
+	must(t, err)
+	want := reports["names"]
+	must(t, l.Close(&want))
+	j := load(t, dir, l.ID())
+	got := *j.Report
+	if !reflect.DeepEqual(got.Volumes, want.Volumes) || !slices.Equal(got.LeftOut[0].Names, want.LeftOut[0].Names) || !slices.Equal(got.UnusedExcludes, want.UnusedExcludes) {
+		t.Errorf("%+v\nwant %+v", got, want)
 	}
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1<<20 - 1: "1.0 MiB", 150 << 20: "150 MiB", 1 << 30: "1.0 GiB", math.MaxInt64: "8.0 EiB"} {
-		if got := size(n); got != want {
-			t.Errorf("%d is %q, want %q", n, got, want)
-		}
-	}
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1000: "-1,000", -100: "-100", 1234567: "1,234,567"} {
-		if got := thousands(n); got != want {
-			t.Errorf("%d is %q, want %q", n, got, want)
-		}
+	if fmt.Sprintf("%q", j.CommandBytes) != `["stillpoint" "backup" "/\xff"]` {
+		t.Errorf("command %q", j.CommandBytes)
 	}
 }
-
-func TestRenderReportsFailure(t *testing.T) {
-	for _, err := range []error{Render(broken{}, events[0]), RenderReport(broken{}, reports["complete"])} {
-		if !errors.Is(err, errBroken) {
-			t.Errorf("%v", err)
-		}
-	}
-}
-
-type broken struct{}
-
-var errBroken = errors.New("broken pipe")
-
-func (broken) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestTally(t *testing.T) {
 	var tally Tally
