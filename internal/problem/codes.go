@@ -38,12 +38,23 @@ const (
 	LeftoverForeign Code = "leftover-foreign" // looks like ours, is not provably ours
 	SwapActive      Code = "swap-active"      // a swap file in use keeps a btrfs subvolume from being taken
 	VolumeLate      Code = "volume-late"      // came into being while the snapshot was taken
+	NoQuietTime     Code = "no-quiet-time"    // too much changed, and went on changing, to fix an instant
+	UnshieldedFiles Code = "unshielded-files" // files in use whose changes nobody would see, too much of them to copy
+	FreezeBlocked   Code = "freeze-blocked"   // somebody keeps the file system from being frozen
+
+	// Of cache files, which keep the originals of what changes meanwhile.
+
+	CacheNowhere Code = "cache-nowhere" // no volume can hold one
+	CacheFull    Code = "cache-full"    // at its maximum, or its volume is full
+	CacheLost    Code = "cache-lost"    // cannot be made, written or read
 
 	// Of single files: exceptions of a backup.
 
 	FileUnreadable  Code = "file-unreadable"
 	FileChanged     Code = "file-changed" // changed while it was read, live
 	FileVanished    Code = "file-vanished"
+	FileTorn        Code = "file-torn" // changed behind the back of a snapshot
+	FileGone        Code = "file-gone" // deleted before it could be read from a snapshot
 	AttributeUnread Code = "attribute-unread"
 
 	// Of repositories.

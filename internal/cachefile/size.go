@@ -1,0 +1,91 @@
+package cachefile
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// A Size is so many bytes, or so many percent of the free space where the cache
+// file goes. The zero Size stands for the default.
+type Size struct {
+	bytes   int64
+	percent float64
+}
+
+// Bytes is a Size.
+func Bytes(n int64) Size { return Size{bytes: n} }
+
+// Percent is a Size.
+func Percent(p float64) Size { return Size{percent: p} }
+
+// ParseSize reads "10%", "500M", "2GiB" or a number of bytes; units are powers
+// of 1024.
+func ParseSize(text string) (Size, error) {
+	t := strings.TrimSpace(text)
+	if number, ok := strings.CutSuffix(t, "%"); ok {
+		p, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(p > 0 && p <= 100) {
+			return Size{}, fmt.Errorf("%q is no share of the free space: want 1%% to 100%%", text)
+		}
+		return Percent(p), nil
+	}
+	number := strings.TrimRight(t, "BbIiKkMmGgTt ")
+	unit := strings.ToUpper(strings.TrimSpace(t[len(number):]))
+	factor, ok := units[unit]
+	if !ok {
+		return Size{}, fmt.Errorf("%q is no size: want bytes, K, M, G, T or %%", text)
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)/factor {
+		return Size{}, fmt.Errorf("%q is no size: want bytes, K, M, G, T or %%", text)
+	}
+	return Bytes(n * factor), nil
+}
+
+var units = map[string]int64{
+	"": 1, "B": 1, "K": 1 << 10, "KB": 1 << 10, "KIB": 1 << 10, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20,
+	"G": 1 << 30, "GB": 1 << 30, "GIB": 1 << 30, "T": 1 << 40, "TB": 1 << 40, "TIB": 1 << 40,
+}
+
+// of returns the size in bytes, 0 for the default.
+func (s Size) of(free uint64) int64 {
+	if s.percent > 0 {
+		return int64(float64(free) * s.percent / 100)
+	}
+	return s.bytes
+}
+
+// keepMost is the most that is kept free for others.
+const keepMost = 1 << 30
+
+// limits divides the free space of a place among the files of the set.
+func (h *host) limits(r Rules, free uint64) ([]Limits, error) {
+	room := int64(free / 10 * 9)
+	limits := make([]Limits, len(h.set))
+	total := int64(0)
+	for i := range limits {
+		m := r.Maximum.of(free)
+		if m == 0 {
+			m = int64(h.set[i].Used / 10 * 3)
+		}
+		limits[i].Maximum = min(max(m, Least), room)
+		total += limits[i].Maximum
+	}
+	for i := range limits {
+		l := &limits[i]
+		if total > room {
+			l.Maximum = int64(float64(l.Maximum) / float64(total) * float64(room))
+		}
+		if l.Maximum < Least {
+			return nil, fmt.Errorf("too little free space: %d MiB, and 90 %% of it is not %d MiB for each of %d volumes", free>>20, Least>>20, len(limits))
+		}
+		l.Initial = r.Initial.of(free)
+		if l.Initial == 0 {
+			l.Initial = Least
+		}
+		l.Initial = min(l.Initial, l.Maximum)
+		l.Keep = min(int64(free/10), keepMost)
+	}
+	return limits, nil
+}
