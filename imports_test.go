@@ -25,25 +25,44 @@ var may = map[string]string{
 	"internal/sys/atomicfile": "",
 	"internal/sys/blockdev":   "",
 	"internal/sys/btrfs":      "",
+	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
+	"internal/sys/freeze":     "",
+	"internal/sys/fuse":       "internal/sys/mount",
+	"internal/sys/inode":      "",
 	"internal/sys/memfile":    "",
 	"internal/sys/mount":      "",
+	"internal/sys/opened":     "",
+	"internal/sys/peer":       "",
+	"internal/sys/process":    "",
+	"internal/sys/writing":    "", // for tests
 
 	"internal/tool":    "",
+	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
+	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot":              "internal/volume internal/problem",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
-	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",               // for tests
-	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/tool", // for tests
+	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
+	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
+
+	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
+	"internal/agent":               "internal/snapshot internal/volume internal/problem internal/tool internal/sys/peer",
+
+	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
+	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
+	"internal/snapshot/cow/view":  "internal/snapshot/cow/index internal/sys/fuse internal/sys/inode",
 
 	"internal/tree":       "internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
-	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault",
+	"internal/job/text":   "internal/job internal/problem",
+	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/snapshot internal/snapshot/btrfs internal/volume internal/tree internal/repository internal/job internal/problem",
+	"cmd/stillpoint": "internal/backup internal/agent internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem",
 	"bench":          "",
 	"test/demo":      "",
 }
@@ -58,6 +77,7 @@ var doors = []struct {
 	{"golang.org/x/sys/unix", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
+	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }

@@ -8,9 +8,16 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"stillpoint/internal/agent"
+	"stillpoint/internal/guard"
 )
 
 func main() {
+	// This program once more, in another role.
+	guard.Main()
+	agent.Main(newCow)
+
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
 		ends = append(ends, syscall.SIGHUP)

@@ -4,18 +4,23 @@ import (
 	"context"
 	"os"
 
+	"stillpoint/internal/agent"
 	"stillpoint/internal/backup"
 	"stillpoint/internal/job"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
+	"stillpoint/internal/snapshot/cow"
 	"stillpoint/internal/volume"
 )
 
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers() []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host)}
+	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCow(), Socket: agent.Socket}}
 }
+
+// newCow makes the provider that an agent has.
+func newCow() snapshot.Provider { return cow.New(host, cow.Options{}) }
 
 // host is what is mounted now.
 func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }

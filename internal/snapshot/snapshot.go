@@ -14,6 +14,9 @@ type Provider interface {
 	// Name is the word users choose it by: lower case, lasting.
 	Name() string
 
+	// About says in a few words for people how it takes snapshots.
+	About() string
+
 	// Check is nil when the provider can take v as the host is now, or a
 	// problem that says what is missing here and now: no-provider when v is
 	// none of its kind. It changes nothing.
@@ -79,6 +82,8 @@ type Snapshot interface {
 	Parts() []Part
 
 	// Gaps names what lies below the selected paths and was not captured.
+	// There may be more of them until the last byte was read, where a
+	// provider loses single files and not all.
 	Gaps() []Gap
 
 	// Root is a directory that shows the volume's root as it was,
@@ -106,6 +111,13 @@ type Part struct {
 	Path   string    // below Root, "." for Root itself
 	Volume volume.ID // the volume that lives there
 	Taken  time.Time // its instant; parts of one instant have equal times
+
+	// Frozen says that writes were suspended at the instant, so that all
+	// writes before it are in the snapshot, durable or not.
+	Frozen bool
+
+	// Held is for how long writers had to wait for it; zero where they had not.
+	Held time.Duration
 }
 
 // A Gap is something below a selected path that a snapshot does not show.

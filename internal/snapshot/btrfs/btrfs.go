@@ -29,6 +29,9 @@ func New(host func(context.Context) (*volume.Table, error)) *Provider {
 // Name is "btrfs".
 func (p *Provider) Name() string { return Name }
 
+// About says what these snapshots are.
+func (p *Provider) About() string { return "native snapshots of btrfs" }
+
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if err := ctx.Err(); err != nil {

@@ -118,6 +118,9 @@ func (p *Provider) step(ctx context.Context, name string) error {
 // Name is "fake".
 func (p *Provider) Name() string { return Name }
 
+// About says what these snapshots are.
+func (p *Provider) About() string { return "copies of directories" }
+
 // Check is nil for what Options.Accept accepts.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if err := p.step(ctx, "check"); err != nil {

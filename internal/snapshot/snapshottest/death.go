@@ -71,8 +71,11 @@ func (c *C) cleanUp(vs []Volume, before string, content []manifest, expect bool)
 	if again, err := p.Leftovers(c.ctx); err != nil || len(again) != len(left) {
 		c.Errorf("leftovers: %v, then %v, %v", ids(left), ids(again), err)
 	}
-	if expect && len(left) == 0 {
+	if expect && !c.host.Ephemeral && len(left) == 0 {
 		c.Error("there are no leftovers")
+	}
+	if c.host.Ephemeral && len(left) > 0 {
+		c.Errorf("there are leftovers: %v", ids(left))
 	}
 	for _, l := range left {
 		if problem.CodeOf(l.Err()) != problem.SnapshotLost {

@@ -47,6 +47,10 @@ type Host struct {
 	// Nil where there is no such place.
 	LookAlike func(tb testing.TB, v Volume, id string) func() string
 
+	// Ephemeral is for a provider of which nothing outlives the process, so
+	// that there never are leftovers.
+	Ephemeral bool
+
 	// Write makes a change that writers of the checks make, in a way that
 	// the provider can hold up. Nil simply makes it.
 	Write func(change func())

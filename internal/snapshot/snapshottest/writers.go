@@ -154,7 +154,7 @@ func (w *writer) open(c *C) error {
 	if err := os.Mkdir(w.dir, 0o755); err != nil {
 		return err
 	}
-	w.buffer = c.aligned(slotSize)
+	w.buffer = c.aligned(slotSize, 0)
 	w.history = history{begin: []uint64{0}, end: []uint64{0}}
 	direct := 0
 	if w.mode == durable {

@@ -1,0 +1,279 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/peer"
+	"stillpoint/internal/volume"
+)
+
+// A Server offers a provider.
+type Server struct {
+	provider snapshot.Provider
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	open     sync.WaitGroup
+	idle     func() // is called when the last session has ended; may be nil
+}
+
+// A session is one client and what it holds.
+type session struct {
+	mu        sync.Mutex
+	sets      map[string]snapshot.Pending
+	snapshots []snapshot.Snapshot
+	foreign   map[int]bool // of these, by index, what others left
+	over      bool
+}
+
+// NewServer makes a Server.
+func NewServer(p snapshot.Provider) *Server {
+	return &Server{provider: p, sessions: map[string]*session{}}
+}
+
+// Serve answers what comes to l, a Unix socket, from our own user or root,
+// until ctx is over. Then all that clients hold is released before it returns.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+prefix+"/session", s.session)
+	s.handle(mux, "POST "+prefix+"/check", s.check)
+	s.handle(mux, "POST "+prefix+"/session/{session}/set/{set}/prepare", s.prepare)
+	s.handle(mux, "POST "+prefix+"/session/{session}/set/{set}/{step}", s.step)
+	s.handle(mux, "POST "+prefix+"/session/{session}/leftovers", s.leftovers)
+	s.handle(mux, "GET "+prefix+"/session/{session}/snapshot/{n}", s.look)
+	s.handle(mux, "DELETE "+prefix+"/session/{session}/snapshot/{n}", s.release)
+	server := &http.Server{
+		Handler:     mux,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    log.New(io.Discard, "", 0),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	err := server.Serve(&ours{l})
+	s.open.Wait()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// ours lets only those in who could do all this themselves.
+type ours struct{ net.Listener }
+
+func (l *ours) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if u, ok := c.(*net.UnixConn); ok {
+			if _, uid, err := peer.Of(u); err == nil && (uid == 0 || uid == os.Geteuid()) {
+				return c, nil
+			}
+		}
+		c.Close()
+	}
+}
+
+// handle adds a handler whose error goes to the client.
+func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		answer, err := f(r)
+		if err != nil {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			answer = failureOf(err)
+		}
+		if answer != nil {
+			_ = gob.NewEncoder(w).Encode(answer) // else the client is gone
+		}
+	})
+}
+
+// session lasts as long as the client's connection.
+func (s *Server) session(w http.ResponseWriter, r *http.Request) {
+	id := rand.Text()
+	own := &session{sets: map[string]snapshot.Pending{}, foreign: map[int]bool{}}
+	s.mu.Lock()
+	s.sessions[id] = own
+	s.open.Add(1)
+	s.mu.Unlock()
+	defer s.open.Done()
+	if gob.NewEncoder(w).Encode(greeting{s.provider.Name(), s.provider.About(), id}) == nil && http.NewResponseController(w).Flush() == nil {
+		<-r.Context().Done()
+	}
+	own.end(context.WithoutCancel(r.Context()))
+	s.mu.Lock()
+	delete(s.sessions, id)
+	s.mu.Unlock()
+	if s.idle != nil && s.isIdle() {
+		s.idle()
+	}
+}
+
+func (s *Server) isIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions) == 0
+}
+
+// endTime is how long is tried to release what a client left.
+const endTime = 2 * time.Minute
+
+// end takes back what the client holds.
+func (own *session) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	own.mu.Lock()
+	own.over = true
+	own.mu.Unlock()
+	for _, pending := range own.sets {
+		// Nobody is there any more to be told of errors; what is held ends
+		// with this process at the latest.
+		_ = pending.Resume(ctx)
+		_ = pending.Abort(ctx)
+	}
+	for i, snap := range own.snapshots {
+		if !own.foreign[i] {
+			_ = snap.Release(ctx)
+		}
+	}
+}
+
+// add keeps snapshots and returns what the client is to know of them.
+func (own *session) add(snaps []snapshot.Snapshot, foreign bool) []taken {
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	var all []taken
+	for _, snap := range snaps {
+		n := len(own.snapshots)
+		own.snapshots = append(own.snapshots, snap)
+		own.foreign[n] = foreign
+		all = append(all, taken{n, snap.ID(), snap.Volume()})
+	}
+	return all
+}
+
+func (s *Server) check(r *http.Request) (any, error) {
+	var v volume.Volume
+	if err := gob.NewDecoder(r.Body).Decode(&v); err != nil {
+		return nil, err
+	}
+	return nil, s.provider.Check(r.Context(), v)
+}
+
+var errNoSession = problem.Newf(problem.SnapshotLost, "", "the agent does not know this session")
+
+func (s *Server) of(r *http.Request) (*session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if own := s.sessions[r.PathValue("session")]; own != nil {
+		return own, nil
+	}
+	return nil, errNoSession
+}
+
+func (s *Server) prepare(r *http.Request) (any, error) {
+	own, err := s.of(r)
+	if err != nil {
+		return nil, err
+	}
+	var ts []snapshot.Target
+	if err := gob.NewDecoder(r.Body).Decode(&ts); err != nil {
+		return nil, err
+	}
+	id := r.PathValue("set")
+	pending, err := s.provider.Prepare(r.Context(), id, ts)
+	if err != nil {
+		return nil, err
+	}
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	if own.over || own.sets[id] != nil {
+		return nil, errors.Join(errNoSession, pending.Abort(context.WithoutCancel(r.Context())))
+	}
+	own.sets[id] = pending
+	return pending.Instants(), nil
+}
+
+func (s *Server) step(r *http.Request) (any, error) {
+	own, err := s.of(r)
+	if err != nil {
+		return nil, err
+	}
+	own.mu.Lock()
+	pending := own.sets[r.PathValue("set")]
+	own.mu.Unlock()
+	if pending == nil {
+		return nil, errNoSession
+	}
+	switch step := r.PathValue("step"); step {
+	case "hold":
+		return nil, pending.Hold(r.Context())
+	case "resume":
+		return nil, pending.Resume(r.Context())
+	case "abort":
+		return nil, pending.Abort(r.Context())
+	case "commit":
+		snaps, err := pending.Commit(r.Context())
+		if err != nil {
+			return nil, err
+		}
+		return own.add(snaps, false), nil
+	default:
+		return nil, fmt.Errorf("no step %q", step)
+	}
+}
+
+func (s *Server) leftovers(r *http.Request) (any, error) {
+	own, err := s.of(r)
+	if err != nil {
+		return nil, err
+	}
+	snaps, err := s.provider.Leftovers(r.Context())
+	return found{own.add(snaps, true), failureOf(err)}, nil
+}
+
+func (s *Server) snapshot(r *http.Request) (snapshot.Snapshot, error) {
+	own, err := s.of(r)
+	if err != nil {
+		return nil, err
+	}
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	n, err := strconv.Atoi(r.PathValue("n"))
+	if err != nil || n < 0 || n >= len(own.snapshots) {
+		return nil, errNoSession
+	}
+	return own.snapshots[n], nil
+}
+
+func (s *Server) look(r *http.Request) (any, error) {
+	snap, err := s.snapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	root := snap.Root() // which may be what makes the others known
+	return look{Parts: snap.Parts(), Gaps: snap.Gaps(), Root: root, Err: failureOf(snap.Err())}, nil
+}
+
+func (s *Server) release(r *http.Request) (any, error) {
+	snap, err := s.snapshot(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, snap.Release(r.Context())
+}

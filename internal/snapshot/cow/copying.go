@@ -1,0 +1,102 @@
+package cow
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/sys/process"
+)
+
+// Of a long copy (sendfile, splice, copy_file_range) the kernel asks once, at
+// its beginning, and a freeze lands somewhere in it.
+const (
+	copyPatience  = time.Second            // how long is waited for those under way to end
+	drainPatience = 500 * time.Millisecond // how long for threads to get on
+	frozenLook    = 100 * time.Millisecond // how long is looked for them under the freeze
+)
+
+// drain waits until nobody is between the filter's check and the write that it
+// was for. On a host with more to do than it can, threads may get no processor
+// for long; those matter that have a file of the volumes open. (Who truncates a
+// file by its path has none open; should it be caught in between and write
+// after the thaw, the file is torn, which is noticed when it is read.)
+func (s *set) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainPatience)
+	defer cancel()
+	stuck, err := process.Drain(ctx)
+	if err != nil {
+		return err
+	}
+	for _, task := range stuck {
+		for _, t := range s.targets {
+			uses := false
+			process.Descriptors(task.PID, t.device, func(d process.Descriptor) { uses = uses || d.Regular() })
+			if uses {
+				return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "%s (process %d) has files of the volume open and got no processor time for %s",
+					process.Name(task.PID), task.PID, drainPatience)
+			}
+		}
+	}
+	return nil
+}
+
+// copies returns who is copying into files of the volume.
+func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error) {
+	all, err := process.CopyingTasks(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	waiting := t.filter.waiting() // after the look: who is past the gate by now was not before
+	var here []process.Copying
+	var inodes []uint64
+	for _, c := range all {
+		if c.Unsure || waiting[c.TID] {
+			continue // what copies to a frozen volume comes to wait, and is sure; who is at the gate has not begun
+		}
+		if f, err := process.FileOf(c.TID, c.To); err == nil && f.Dev == t.device {
+			here, inodes = append(here, c), append(inodes, f.Ino)
+		}
+	}
+	return here, inodes, nil
+}
+
+// letCopiesEnd waits for those who are copying into the volume. A splice that
+// waits for its pipe must be gone before the freeze, which would wait for it
+// for ever, and everybody else with it (do_splice in fs/splice.c).
+func (t *target) letCopiesEnd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, copyPatience)
+	defer cancel()
+	for {
+		here, _, err := t.copies(ctx)
+		if err != nil || len(here) == 0 {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+			continue
+		case <-ctx.Done():
+		}
+		for _, c := range here {
+			if c.Number == syscall.SYS_SPLICE {
+				return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "%s (process %d) waits inside of a splice into a file of the volume",
+					process.Name(c.PID), c.PID)
+			}
+		}
+		return nil // the others go on under the freeze, see copiesAreHot
+	}
+}
+
+// copiesAreHot adds the files that somebody is in the middle of copying into.
+// The volume is frozen.
+func (t *target) copiesAreHot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, frozenLook)
+	defer cancel()
+	here, inodes, err := t.copies(ctx)
+	for i, c := range here {
+		t.hot = append(t.hot, hot.Use{Kind: hot.Descriptor, Inode: inodes[i], PID: c.PID, Program: process.Name(c.PID), Writes: true})
+	}
+	return err
+}

@@ -1,0 +1,169 @@
+package cow
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/volume"
+)
+
+// Name is the provider's.
+const Name = "cow"
+
+// Options say how a Provider works. The zero value will do.
+type Options struct {
+	Cache cachefile.Rules // where cache files go, and how large they may be
+	Hot   int64           // bytes of hot files that may be copied under the freeze; 0 stands for 64 MiB
+	Quiet time.Duration   // how long is waited until few files change; 0 stands for 30 s
+
+	few  int                // for tests: how many that are
+	cold func(hot.Use) bool // for tests: what is not to be taken for hot
+}
+
+// A Provider takes snapshots of ext4 and XFS volumes.
+type Provider struct {
+	host func(context.Context) (*volume.Table, error)
+	o    Options
+
+	mu      sync.Mutex
+	filters map[volume.ID]*filter
+	sets    map[string]bool // ids of those that there are
+}
+
+// New makes a Provider that asks host what is mounted, each time it needs to
+// know.
+func New(host func(context.Context) (*volume.Table, error), o Options) *Provider {
+	if o.Hot == 0 {
+		o.Hot = 64 << 20
+	}
+	if o.Quiet == 0 {
+		o.Quiet = 30 * time.Second
+	}
+	if o.few == 0 {
+		o.few = few
+	}
+	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, sets: map[string]bool{}}
+}
+
+// Name is "cow".
+func (p *Provider) Name() string { return Name }
+
+// About says what these snapshots are.
+func (p *Provider) About() string {
+	return "copy-on-write: the original of what changes goes to a cache file on another volume"
+}
+
+// FileSystems are those that this provider takes. btrfs would do, too, and has
+// snapshots of its own.
+var FileSystems = []string{"ext4", "xfs"}
+
+// Check is nil when a snapshot of v can be made as the host is now.
+func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	root, err := open(v)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if err := fanotify.AbleOn(root); err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
+	}
+	_, err = p.place(ctx, []volume.Volume{v})
+	return err
+}
+
+// open opens the root of a volume, at any place where all of it shows.
+func open(v volume.Volume) (*os.File, error) {
+	if v.Kind != volume.Local || !slices.Contains(FileSystems, v.FSType) {
+		return nil, problem.Newf(problem.NoProvider, string(v.ID), "%s takes ext4 and XFS, this is %s", Name, v.FSType)
+	}
+	for _, m := range v.Mounts {
+		if m.Hidden || m.Deleted || m.Root != "/" {
+			continue
+		}
+		f, err := os.Open(m.Point)
+		if err != nil {
+			return nil, problem.New(problem.VolumeLost, m.Point, err)
+		}
+		return f, nil
+	}
+	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
+}
+
+// place finds the place for the cache files of a set.
+func (p *Provider) place(ctx context.Context, set []volume.Volume) (cachefile.Placement, error) {
+	t, err := p.host(ctx)
+	if err != nil {
+		return cachefile.Placement{}, fmt.Errorf("look for a place for the cache file: %w", err)
+	}
+	pl, _, err := cachefile.Place(p.o.Cache, set, t.Volumes())
+	return pl, err
+}
+
+// claim takes an id for a set.
+func (p *Provider) claim(id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sets[id] {
+		return problem.Newf(problem.Busy, id, "there is a set with this id")
+	}
+	p.sets[id] = true
+	return nil
+}
+
+// unclaim is for a set that is gone.
+func (p *Provider) unclaim(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sets, id)
+}
+
+// acquire returns the filter of a volume, which is started for the first one
+// who needs it.
+func (p *Provider) acquire(v volume.Volume) (*filter, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.filters[v.ID]
+	if f == nil {
+		root, err := open(v)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		if f, err = startFilter(root); err != nil {
+			return nil, err
+		}
+		p.filters[v.ID] = f
+	}
+	f.users++
+	return f, nil
+}
+
+// giveBack stops the filter with its last user.
+func (p *Provider) giveBack(id volume.ID, f *filter) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.users--; f.users > 0 {
+		return nil
+	}
+	delete(p.filters, id)
+	return f.stop()
+}
+
+// Leftovers is empty: everything ends with the process.
+func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
+	return nil, ctx.Err()
+}
+
+var _ snapshot.Provider = (*Provider)(nil)

@@ -1,0 +1,147 @@
+package cow
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stillpoint/internal/snapshot/cow/shield"
+	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/inode"
+)
+
+// listeners is how many events can be in work at once.
+const listeners = 8
+
+// patience is how long somebody who wants to change a file waits for it to be
+// saved, before the file is given up.
+const patience = 700 * time.Millisecond
+
+// A filter sees every access to the files of one volume that might change
+// them, before it happens. The sets that take the volume share it.
+type filter struct {
+	root    *os.File // the private mount
+	events  *fanotify.Permission
+	quit    chan struct{}
+	ended   sync.WaitGroup
+	users   int // under the provider's lock
+	working [listeners]slot
+
+	instant chan struct{} // has room for the set that is at its instant
+
+	// mu is held for reading from the look at what follows to the answer,
+	// so that who changes that knows that everybody was answered by it.
+	mu      sync.RWMutex
+	state   state
+	shields []*shield.Shield
+	armed   atomic.Pointer[[]*shield.Shield] // the same, for who cannot wait for mu
+
+	popularity popularity
+
+	queue  sync.Mutex
+	held   []fanotify.Event // at the gate
+	mapped map[uint64]bool  // inodes that somebody has mapped shared since track
+}
+
+// A state says what becomes of an event.
+type state int
+
+const (
+	passing  state = iota // it is answered; what the shields need is saved before
+	tracking              // the same, and new mappings are noted
+	gated                 // changes wait for the end of the gate
+)
+
+// startFilter starts to filter a volume. From now on files are opened so that
+// changes of them can be seen.
+func startFilter(root *os.File) (*filter, error) {
+	f := &filter{quit: make(chan struct{}), instant: make(chan struct{}, 1), popularity: newPopularity()}
+	f.armed.Store(&[]*shield.Shield{})
+	var err error
+	if f.root, err = inode.Clone(root); err != nil {
+		return nil, err
+	}
+	if f.events, err = fanotify.Open(); err != nil {
+		f.root.Close()
+		return nil, err
+	}
+	if err = f.events.Silence(f.root); err == nil {
+		err = f.events.Watch(f.root)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.stop())
+	}
+	for i := range f.working {
+		f.ended.Go(func() { f.listen(&f.working[i]) })
+	}
+	f.ended.Go(f.watch)
+	f.ended.Go(f.savePopular)
+	return f, nil
+}
+
+// stop ends the filter; who waits goes on.
+func (f *filter) stop() error {
+	err := f.events.Close()
+	close(f.quit)
+	f.ended.Wait()
+	return errors.Join(err, f.root.Close())
+}
+
+func (f *filter) listen(s *slot) {
+	buf := fanotify.NewBuffer(1)
+	for {
+		events, err := f.events.Read(buf)
+		for _, e := range events {
+			s.begin(e)
+			f.handle(e, s)
+		}
+		var denied *fanotify.Denied
+		switch {
+		case errors.As(err, &denied):
+			f.lose(err) // a live access failed: at least no other one shall
+		case err != nil:
+			return // closed
+		}
+	}
+}
+
+// handle answers one event, now or at the end of the gate.
+func (f *filter) handle(e fanotify.Event, s *slot) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	a := &access{Event: e}
+	if f.state == gated && a.waits() {
+		if s.take() {
+			f.hold(e)
+		}
+		return
+	}
+	if f.state == tracking && a.maps() {
+		f.note(a.number())
+	}
+	f.save(a, f.shields)
+	if s.take() {
+		_ = f.events.Allow(e)
+	}
+}
+
+// save saves what an access may change, for all snapshots.
+func (f *filter) save(a *access, shields []*shield.Shield) {
+	if !slices.ContainsFunc(shields, func(s *shield.Shield) bool { return !s.Whole(a.number()) }) {
+		return
+	}
+	f.popularity.count(a.number())
+	from, end, some := a.changes()
+	if !some {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, s := range shields {
+		s.Save(ctx, a.number(), int(a.FD), from, end)
+	}
+}

@@ -1,0 +1,247 @@
+package cow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/snapshot/cow/shield"
+	"stillpoint/internal/sys/freeze"
+	"stillpoint/internal/sys/inode"
+	"stillpoint/internal/sys/opened"
+)
+
+// How much of the files whose changes nobody would see is copied when.
+const (
+	copyTime = 2 * time.Second // under the freeze, at most
+	rounds   = 4               // before it, when there is more than may be copied under it
+)
+
+// look finds what is hot, and all else that is open for writing.
+func (t *target) look(ctx context.Context) error {
+	prober, err := opened.NewProber()
+	if err != nil {
+		return err
+	}
+	defer prober.Close()
+	uses, err := hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: func(fd int) bool {
+		emits, err := prober.Emits(fd)
+		return err == nil && emits
+	}})
+	if err != nil {
+		return err
+	}
+	t.hot, t.written = nil, nil
+	for _, u := range uses {
+		if cold := t.set.p.o.cold; u.Shielded || cold != nil && cold(u) {
+			t.written = append(t.written, u)
+		} else {
+			t.hot = append(t.hot, u)
+		}
+	}
+	return nil
+}
+
+// mapped adds files that were mapped since.
+func (t *target) mapped(numbers map[uint64]bool) {
+	for n := range numbers {
+		t.hot = append(t.hot, hot.Use{Kind: hot.Mapping, Inode: n, Writes: true})
+	}
+}
+
+// inodes are the numbers of those files.
+func inodes(us []hot.Use) []uint64 {
+	seen := map[uint64]bool{}
+	var all []uint64
+	for _, u := range us {
+		if u.Inode != 0 && !seen[u.Inode] {
+			seen[u.Inode] = true
+			all = append(all, u.Inode)
+		}
+	}
+	return all
+}
+
+// An early is a hot file that was copied before the instant.
+type early struct {
+	copied  *shield.Copied
+	handle  inode.Handle
+	changed inode.Time
+}
+
+// copyAhead copies hot files before the instant where there is more of them
+// than may be copied under the freeze, until what changes between two rounds is
+// little enough.
+//
+// What was copied is good if the file's ctime at the instant is the one from
+// before the copy. Every change moves it, since Linux 6.13 (multigrain
+// timestamps) also when it was only just asked for. A write that began before
+// that, and a page that could be stored into without asking, are ended by a
+// freeze in between.
+func (s *set) copyAhead(ctx context.Context) error {
+	for _, t := range s.targets {
+		if err := t.look(ctx); err != nil {
+			return t.failed("look for open files", err)
+		}
+	}
+	for range rounds {
+		var todo []*target
+		for _, t := range s.targets {
+			size, err := t.sinceEarly()
+			if err != nil {
+				return t.failed("copy files in use", err)
+			}
+			if size > s.p.o.Hot {
+				todo = append(todo, t)
+			}
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		if err := s.pause(ctx, todo); err != nil {
+			return err
+		}
+		for _, t := range todo {
+			if err := t.copyEarly(ctx); err != nil {
+				return t.failed("copy files in use", err)
+			}
+		}
+	}
+	return nil // what is still too much fails under the freeze, by name
+}
+
+// sinceEarly notes how the hot files are now, and returns how much of them is
+// not copied as they are.
+func (t *target) sinceEarly() (size int64, err error) {
+	t.stats = map[uint64]inode.Attributes{}
+	for _, n := range inodes(t.hot) {
+		in := t.builder.Inode(n)
+		if in == nil || !in.IsRegular() {
+			continue
+		}
+		fd, err := inode.Place(int(t.filter.root.Fd()), in.Handle)
+		if errors.Is(err, syscall.ESTALE) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		a, err := inode.Stat(fd)
+		syscall.Close(fd)
+		if err != nil {
+			return 0, err
+		}
+		if e := t.early[n]; e != nil && e.handle == in.Handle && e.changed == a.Changed {
+			continue
+		}
+		t.stats[n] = a
+		size += a.Size
+	}
+	return size, nil
+}
+
+// pause ends all writes that are under way, and takes the right to store into
+// mapped pages away.
+func (s *set) pause(ctx context.Context, ts []*target) error {
+	if err := s.guard.Hold(window); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	}
+	var errs []error
+	for _, t := range ts {
+		if err := freeze.Sync(t.filter.root); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		if err := t.freeze(ctx); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		t.frozen = false
+		errs = append(errs, freeze.Thaw(t.filter.root))
+	}
+	_, err := s.guard.Done()
+	return errors.Join(append(errs, err)...)
+}
+
+// copyEarly copies what sinceEarly has found.
+func (t *target) copyEarly(ctx context.Context) error {
+	for n, a := range t.stats {
+		in := t.builder.Inode(n)
+		if in == nil {
+			continue
+		}
+		fd, err := inode.Open(int(t.filter.root.Fd()), in.Handle, syscall.O_RDONLY|syscall.O_NOATIME|syscall.O_CLOEXEC)
+		if errors.Is(err, syscall.ESTALE) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		c, err := shield.Copy(ctx, t.cache, fd, a.Size)
+		syscall.Close(fd)
+		switch {
+		case problem.Is(err, problem.CacheFull), problem.Is(err, problem.CacheLost), ctx.Err() != nil:
+			return err
+		case err != nil:
+			continue // it changed; the next round, or the freeze, gets it
+		}
+		t.early[n] = &early{c, in.Handle, a.Changed}
+	}
+	return nil
+}
+
+// copyHot saves all of the files whose changes nobody would see. The volume is
+// frozen.
+func (t *target) copyHot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, copyTime)
+	defer cancel()
+	var size int64
+	for _, n := range inodes(t.hot) {
+		in := t.index.Inode(n)
+		if in == nil || !in.IsRegular() {
+			continue
+		}
+		if e := t.early[n]; e != nil && e.handle == in.Handle && e.changed == in.Ctime && t.shield.Adopt(n, e.copied) {
+			continue
+		}
+		if size += in.Size; size > t.set.p.o.Hot {
+			return t.tooHot()
+		}
+		t.shield.Save(ctx, n, -1, 0, -1)
+		if err := t.shield.Err(); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return t.tooHot()
+		}
+	}
+	return nil
+}
+
+// tooHot says who keeps so much open that it cannot be copied.
+func (t *target) tooHot() error {
+	var mine []hot.Use
+	var size int64
+	seen := map[uint64]bool{}
+	for _, u := range t.hot {
+		if in := t.index.Inode(u.Inode); in != nil && in.IsRegular() {
+			mine = append(mine, u)
+			if !seen[u.Inode] {
+				size += in.Size
+			}
+			seen[u.Inode] = true
+		}
+	}
+	var who []string
+	for _, g := range hot.ByProcess(mine) {
+		who = append(who, g.String())
+	}
+	return problem.Newf(problem.UnshieldedFiles, string(t.Volume()),
+		"%d files of together %d MiB can change unseen, and at most %d MiB are copied while the volume stands still: %s",
+		len(seen), size>>20, t.set.p.o.Hot>>20, strings.Join(who, "; "))
+}

@@ -1,0 +1,322 @@
+package cow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"stillpoint/internal/guard"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/freeze"
+	"stillpoint/internal/volume"
+)
+
+// window is the longest that volumes are frozen; then the guard thaws them.
+const window = 10 * time.Second
+
+// A set is what one Prepare made ready.
+type set struct {
+	p       *Provider
+	id      string
+	targets []*target
+	guard   *guard.Guard
+
+	commit sync.Mutex // held while Commit runs
+
+	mu      sync.Mutex
+	gates   int  // how many of the targets' gates are ours
+	held    bool // between Hold and Resume
+	resumed bool
+	taken   bool // Commit succeeded
+	left    int  // targets that are not released
+	over    bool
+	beating chan struct{}
+}
+
+// heart is how long this process may not answer while the filter is armed:
+// then the guard ends it, and with it everybody's waiting.
+const heart = time.Second
+
+// beat tells the guard that we are well, until the set ends.
+func (s *set) beat() error {
+	if s.beating != nil {
+		return nil
+	}
+	if err := s.guard.Heart(heart); err != nil {
+		return err
+	}
+	s.beating = make(chan struct{})
+	go func(g *guard.Guard, end chan struct{}) {
+		tick := time.NewTicker(heart / 10)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				g.Beat()
+			}
+		}
+	}(s.guard, s.beating)
+	return nil
+}
+
+// Prepare builds the index of each volume and makes ready all else.
+func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (_ snapshot.Pending, err error) {
+	if len(ts) == 0 {
+		return nil, fmt.Errorf("set %q of no targets", id)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := p.claim(id); err != nil {
+		return nil, err
+	}
+	s := &set{p: p, id: id}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
+		}
+	}()
+	if s.guard, err = guard.Start(); err != nil {
+		return nil, problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", err))
+	}
+	var vs []volume.Volume
+	for _, t := range ts {
+		vs = append(vs, t.Volume)
+	}
+	place, err := p.place(ctx, vs)
+	if err != nil {
+		return nil, err
+	}
+	for i, wanted := range ts {
+		t := &target{set: s, target: wanted, early: map[uint64]*early{}}
+		s.targets, s.left = append(s.targets, t), s.left+1
+		if err := t.prepare(ctx, place, i); err != nil {
+			return nil, t.failed("prepare", err)
+		}
+		if err := s.guard.Watch(t.filter.root); err != nil {
+			return nil, t.failed("prepare", err)
+		}
+	}
+	if err := s.copyAhead(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Instants is 1: all volumes of the set are frozen together.
+func (s *set) Instants() int { return 1 }
+
+// Hold lets nobody pass any more and freezes all volumes.
+func (s *set) Hold(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held || s.resumed || s.left < len(s.targets) {
+		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
+	}
+	s.held = true
+	for _, t := range s.targets {
+		if err := t.filter.enter(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+		s.gates++
+	}
+	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
+		return err
+	}
+	if err := s.beat(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	}
+	if err := s.track(ctx); err != nil {
+		return err
+	}
+	if err := s.guard.Hold(window); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	}
+	for _, t := range s.targets {
+		t.shut = time.Now()
+		t.mapped(t.filter.shut())
+	}
+	if err := s.drain(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
+	}
+	for _, t := range s.targets {
+		if err := t.letCopiesEnd(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+	}
+	for _, t := range s.targets {
+		if err := freeze.Sync(t.filter.root); err != nil {
+			return t.failed("hold", err)
+		}
+	}
+	for _, t := range s.targets {
+		if err := t.freeze(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+	}
+	return nil
+}
+
+// track brings the indexes up to date and finds what is hot, while new
+// mappings are noted. Who was about to map a file when that began has done so
+// when the search begins.
+func (s *set) track(ctx context.Context) error {
+	for _, t := range s.targets {
+		if err := t.settle(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+		if err := t.builder.Watchful(); err != nil {
+			return t.failed("hold", err)
+		}
+		if err := t.filter.track(); err != nil {
+			return t.failed("hold", err)
+		}
+	}
+	if err := s.drain(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
+	}
+	for _, t := range s.targets {
+		if err := t.look(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+		// The index again, for it may have taken a while.
+		if err := t.settle(ctx); err != nil {
+			return t.failed("hold", err)
+		}
+	}
+	return nil
+}
+
+// Commit fixes the instant.
+func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	instant := time.Now()
+	for _, t := range s.targets {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !t.frozen {
+			return nil, t.failed("commit", errors.New("its writes are not suspended"))
+		}
+		if err := t.capture(ctx, instant); err != nil {
+			return nil, t.failed("commit", err)
+		}
+	}
+	for _, t := range s.targets {
+		if err := t.filter.open(t.shield); err != nil {
+			return nil, t.failed("commit", err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resumed {
+		return nil, problem.Newf(problem.SnapshotFailed, s.id, "the window closed before the instant was fixed")
+	}
+	s.taken = true
+	var snaps []snapshot.Snapshot
+	for _, t := range s.targets {
+		snaps = append(snaps, t)
+	}
+	return snaps, nil
+}
+
+// Resume thaws all volumes and lets those go on who still wait at a gate.
+func (s *set) Resume(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.held {
+		return nil
+	}
+	s.held, s.resumed = false, true
+	var errs []error
+	for i := len(s.targets) - 1; i >= 0; i-- { // the last frozen first: it may lie on another one
+		errs = append(errs, s.targets[i].thaw())
+	}
+	if late, err := s.guard.Done(); err != nil || late {
+		for _, t := range s.targets {
+			t.lose(errLate)
+		}
+		errs = append(errs, err)
+	}
+	for _, t := range s.targets[:s.gates] {
+		errs = append(errs, t.filter.leave())
+	}
+	s.gates = 0
+	if err := errors.Join(errs...); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))
+	}
+	return ctx.Err()
+}
+
+var errLate = errors.New("the volume was thawed by somebody else, or by the guard, before the instant was fixed")
+
+// Abort takes everything away that Prepare, Hold and a Commit that did not
+// succeed have made.
+func (s *set) Abort(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.mu.Lock()
+	taken, held := s.taken, s.held
+	s.mu.Unlock()
+	if taken {
+		return nil
+	}
+	var errs []error
+	if held {
+		errs = append(errs, s.Resume(ctx))
+	}
+	for _, t := range s.targets {
+		errs = append(errs, t.Release(context.WithoutCancel(ctx)))
+	}
+	if len(s.targets) == 0 {
+		errs = append(errs, s.end())
+	}
+	return errors.Join(errs...)
+}
+
+// gone is told when a target is released.
+func (s *set) gone() error {
+	s.mu.Lock()
+	s.left--
+	last := s.left == 0
+	s.mu.Unlock()
+	if last {
+		return s.end()
+	}
+	return nil
+}
+
+func (s *set) end() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return nil
+	}
+	s.over = true
+	s.p.unclaim(s.id)
+	if s.guard == nil {
+		return nil
+	}
+	if s.beating != nil {
+		close(s.beating)
+		s.beating = nil
+	}
+	return s.guard.Close()
+}
+
+var _ snapshot.Pending = (*set)(nil)

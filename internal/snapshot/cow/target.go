@@ -1,0 +1,251 @@
+package cow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/snapshot/cow/index"
+	"stillpoint/internal/snapshot/cow/shield"
+	"stillpoint/internal/snapshot/cow/view"
+	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/freeze"
+	"stillpoint/internal/sys/inode"
+	"stillpoint/internal/volume"
+)
+
+// few is how many changed files may be looked at again under the freeze.
+const few = 200
+
+// A target is one volume of a set, and once captured its snapshot.
+type target struct {
+	set    *set
+	target snapshot.Target
+
+	filter  *filter
+	cache   *cachefile.File
+	keeper  *inode.Keeper
+	builder *index.Builder
+	touched *fanotify.Changes // of attributes, since the instant
+	hot     []hot.Use         // what can change unseen
+	written []hot.Use         // and what else is open for writing
+	early   map[uint64]*early
+	stats   map[uint64]inode.Attributes // of hot files that are to be copied early
+	frozen  bool
+
+	device uint64 // as stat says of its files
+	statfs view.Statfs
+	index  *index.Index
+	shield *shield.Shield
+	taken  time.Time
+	shut   time.Time     // since then nobody passes
+	held   time.Duration // until the thaw
+
+	mu       sync.Mutex
+	view     *view.View
+	err      error
+	released bool
+
+	// faultsMu is for what a shield asks for and tells, while it has locks of
+	// its own.
+	faultsMu sync.Mutex
+	faults   []fault
+	altered  map[uint64]bool // inodes whose attributes were set since the instant
+}
+
+// prepare does what takes long.
+func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) (err error) {
+	if t.filter, err = t.set.p.acquire(t.target.Volume); err != nil {
+		return err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(t.filter.root.Fd()), &st); err != nil {
+		return err
+	}
+	t.device = st.Dev
+	if t.cache, err = cachefile.Create(place, i); err != nil {
+		return err
+	}
+	if t.keeper, err = inode.NewKeeper(); err != nil {
+		return err
+	}
+	if t.builder, err = index.Build(ctx, t.filter.root, t.target.Paths, index.Options{Keeper: t.keeper}); err != nil {
+		return err
+	}
+	if t.touched, err = fanotify.NewChanges(t.filter.root, fanotify.Attributes); err != nil {
+		return err
+	}
+	if t.statfs, err = statfs(t.filter.root); err != nil {
+		return err
+	}
+	return t.settle(ctx)
+}
+
+// settle brings the index up to date.
+func (t *target) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.set.p.o.Quiet)
+	defer cancel()
+	err := t.builder.Settle(ctx, t.set.p.o.few)
+	var busy *index.NotQuietError
+	if errors.As(err, &busy) {
+		return problem.New(problem.NoQuietTime, string(t.Volume()), err)
+	}
+	return err
+}
+
+// freeze suspends writes to the volume.
+func (t *target) freeze(ctx context.Context) error {
+	for {
+		err := freeze.Freeze(t.filter.root)
+		if err == nil {
+			t.frozen = true
+			return nil
+		}
+		if !errors.Is(err, freeze.ErrFrozen) {
+			return err
+		}
+		select { // somebody else's, which ends
+		case <-ctx.Done():
+			return problem.New(problem.Busy, string(t.Volume()), fmt.Errorf("another program keeps the file system frozen: %w", ctx.Err()))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// thaw ends the freeze, and gives the snapshot up if somebody else did.
+func (t *target) thaw() error {
+	if !t.frozen {
+		return nil
+	}
+	t.frozen = false
+	defer func() { t.held = time.Since(t.shut) }()
+	still, err := freeze.Frozen(t.filter.root)
+	if err == nil && !still {
+		t.lose(errLate)
+		return nil
+	}
+	return errors.Join(err, freeze.Thaw(t.filter.root))
+}
+
+// capture fixes the instant of one volume, which is frozen.
+func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
+	if err = t.copiesAreHot(ctx); err != nil {
+		return err
+	}
+	if t.index, err = t.builder.Finish(slices.Concat(inodes(t.hot), inodes(t.written))); err != nil {
+		return err
+	}
+	if t.altered, err = map[uint64]bool{}, t.forgetTouched(); err != nil {
+		return err
+	}
+	t.taken = instant
+	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{Touched: t.explained, Fault: t.fault})
+	return t.copyHot(ctx)
+}
+
+// failed gives an error of the target the code of a failed snapshot, unless it
+// has one.
+func (t *target) failed(step string, err error) error {
+	err = fmt.Errorf("%s %s: %w", step, t.Volume(), err)
+	var coded *problem.Problem
+	if errors.As(err, &coded) {
+		return err
+	}
+	return problem.New(problem.SnapshotFailed, string(t.Volume()), err)
+}
+
+// ID is the set's and the volume's.
+func (t *target) ID() string { return t.set.id + "/" + string(t.Volume()) }
+
+// Volume is the target's.
+func (t *target) Volume() volume.ID { return t.target.Volume.ID }
+
+// Parts is the volume alone.
+func (t *target) Parts() []snapshot.Part {
+	return []snapshot.Part{{Path: ".", Volume: t.Volume(), Taken: t.taken, Frozen: true, Held: t.held}}
+}
+
+// Cached is how much room the originals take that were saved by now.
+func (t *target) Cached() int64 { return t.cache.Stats().Used }
+
+// Err is nil as long as all that was to be saved could be.
+func (t *target) Err() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil && t.released {
+		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
+	}
+	if t.err == nil {
+		if err := t.shield.Err(); err != nil {
+			t.err = problem.New(problem.SnapshotLost, t.ID(), err)
+		}
+	}
+	return t.err
+}
+
+// lose gives the snapshot up.
+func (t *target) lose(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil {
+		t.err = problem.New(problem.SnapshotLost, t.ID(), err)
+	}
+	if t.shield != nil {
+		t.shield.Lose(t.err)
+	}
+}
+
+// Release ends the snapshot and lets go of everything.
+func (t *target) Release(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released {
+		return nil
+	}
+	t.released = true
+	var errs []error
+	if t.shield != nil {
+		errs = append(errs, t.filter.remove(t.shield))
+	}
+	if t.view != nil {
+		errs = append(errs, t.view.Close())
+	}
+	if t.shield != nil {
+		t.shield.Close()
+	}
+	if t.touched != nil {
+		errs = append(errs, t.touched.Close())
+	}
+	if t.index != nil {
+		errs = append(errs, t.index.Close())
+	} else if t.builder != nil {
+		errs = append(errs, t.builder.Close())
+	}
+	if t.keeper != nil {
+		errs = append(errs, t.keeper.Close())
+	}
+	if t.cache != nil {
+		errs = append(errs, t.cache.Close())
+	}
+	if t.filter != nil {
+		errs = append(errs, t.set.p.giveBack(t.Volume(), t.filter))
+	}
+	errs = append(errs, t.set.gone())
+	if err := errors.Join(errs...); err != nil {
+		return problem.New(problem.ReleaseFailed, t.ID(), err)
+	}
+	return nil
+}
+
+var _ snapshot.Snapshot = (*target)(nil)
