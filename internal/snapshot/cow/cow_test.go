@@ -227,3 +227,42 @@ func TestNoQuietTime(t *testing.T) {
 		}
 	})
 }
+
+// A file that is deleted before it is read is gone where it could not be kept,
+// and is named; its number may stand for another file by then.
+func TestGone(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		r.p.o.Keep = 1
+		for i := range 20 {
+			r.must(os.WriteFile(r.path(fmt.Sprint("file", i)), []byte("original"), 0o644))
+		}
+		s := r.take(nil)
+		for i := range 20 {
+			r.must(os.Remove(r.path(fmt.Sprint("file", i))))
+		}
+		for i := range 20 {
+			r.must(os.WriteFile(r.path(fmt.Sprint("later", i)), []byte("another!"), 0o644))
+			f, err := os.OpenFile(r.path(fmt.Sprint("later", i)), os.O_RDWR, 0)
+			r.must(err)
+			_, err = f.WriteAt([]byte("again"), 0)
+			r.must(err)
+			r.must(f.Close())
+		}
+		gone := 0
+		for i := range 20 {
+			name := fmt.Sprint("file", i)
+			b, err := os.ReadFile(filepath.Join(s.Root(), name))
+			switch {
+			case err != nil:
+				gone++
+			case string(b) != "original":
+				t.Errorf("%s reads %q", name, b)
+			}
+		}
+		gaps := s.Gaps()
+		if gone == 0 || len(gaps) != gone || gaps[0].Code != problem.FileGone {
+			t.Errorf("%d files are gone, named are %+v", gone, gaps)
+		}
+		r.must(s.Err())
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ const window = 10 * time.Second
 type set struct {
 	p       *Provider
 	id      string
-	targets []*target
+	targets []*target // as they were wanted
+	order   []*target // in which they are frozen
 	guard   *guard.Guard
 
 	commit sync.Mutex // held while Commit runs
@@ -98,6 +100,9 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 		if err := t.prepare(ctx, place, i); err != nil {
 			return nil, t.failed("prepare", err)
 		}
+	}
+	s.order = innerFirst(s.targets)
+	for _, t := range s.order {
 		if err := s.guard.Watch(t.filter.root); err != nil {
 			return nil, t.failed("prepare", err)
 		}
@@ -157,7 +162,7 @@ func (s *set) Hold(ctx context.Context) error {
 			return t.failed("hold", err)
 		}
 	}
-	for _, t := range s.targets {
+	for _, t := range s.order {
 		if err := t.freeze(ctx); err != nil {
 			return t.failed("hold", err)
 		}
@@ -241,8 +246,8 @@ func (s *set) Resume(ctx context.Context) error {
 	}
 	s.held, s.resumed = false, true
 	var errs []error
-	for i := len(s.targets) - 1; i >= 0; i-- { // the last frozen first: it may lie on another one
-		errs = append(errs, s.targets[i].thaw())
+	for _, t := range slices.Backward(s.order) {
+		errs = append(errs, t.thaw())
 	}
 	if late, err := s.guard.Done(); err != nil || late {
 		for _, t := range s.targets {
@@ -254,6 +259,11 @@ func (s *set) Resume(ctx context.Context) error {
 		errs = append(errs, t.filter.leave())
 	}
 	s.gates = 0
+	for _, t := range s.targets {
+		if t.index != nil {
+			errs = append(errs, t.index.Thawed())
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))
 	}

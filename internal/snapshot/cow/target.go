@@ -74,7 +74,7 @@ func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) 
 	if t.cache, err = cachefile.Create(place, i); err != nil {
 		return err
 	}
-	if t.keeper, err = inode.NewKeeper(); err != nil {
+	if t.keeper, err = inode.NewKeeper(t.set.p.o.Keep); err != nil {
 		return err
 	}
 	if t.builder, err = index.Build(ctx, t.filter.root, t.target.Paths, index.Options{Keeper: t.keeper}); err != nil {

@@ -195,7 +195,7 @@ func TestClone(t *testing.T) {
 func TestKeeper(t *testing.T) {
 	everyFS(t, func(t *testing.T, path string) {
 		dir := openDir(t, path)
-		k, err := NewKeeper()
+		k, err := NewKeeper(0)
 		do(t, err)
 		defer k.Close()
 		const n = 2*batchSize + 7 // some are in no message yet
@@ -249,7 +249,7 @@ func TestKeeper(t *testing.T) {
 
 // A full buffer is no end.
 func TestKeeperSmallBuffer(t *testing.T) {
-	k, err := NewKeeper()
+	k, err := NewKeeper(0)
 	do(t, err)
 	defer k.Close()
 	do(t, unix.SetsockoptInt(k.sockets[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 4096))
@@ -281,7 +281,7 @@ func TestKeeperManyFiles(t *testing.T) {
 		do(t, os.WriteFile(fmt.Sprintf("%s/%d", dir, i), nil, 0o600))
 	}
 	do(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256}))
-	k, err := NewKeeper()
+	k, err := NewKeeper(0)
 	do(t, err)
 	before := slab(t)
 	start := time.Now()

@@ -18,7 +18,9 @@ import (
 // descriptor does: the inode, its name's dentry and the open file, which cannot
 // be reclaimed. Its methods may be called from several goroutines.
 type Keeper struct {
-	count atomic.Int64
+	count   atomic.Int64
+	limit   int64
+	refused atomic.Int64
 
 	mu      sync.Mutex
 	sockets []int // pairs; the last one is sent to
@@ -30,9 +32,10 @@ type Keeper struct {
 // but until a message is sent its descriptors count for RLIMIT_NOFILE.
 const batchSize = 100
 
-// NewKeeper makes a Keeper that keeps nothing yet.
-func NewKeeper() (*Keeper, error) {
-	k := &Keeper{batch: make([]int, 0, batchSize)}
+// NewKeeper makes a Keeper that keeps nothing yet, and at most limit inodes; 0
+// is no limit.
+func NewKeeper(limit int64) (*Keeper, error) {
+	k := &Keeper{limit: limit, batch: make([]int, 0, batchSize)}
 	if err := k.extend(); err != nil {
 		return nil, err
 	}
@@ -55,7 +58,8 @@ func (k *Keeper) extend() error {
 	return nil
 }
 
-// Keep keeps the inode of fd until Close. It takes fd over, also when it
+// Keep keeps the inode of fd until Close, or lets it go when there are too many
+// of them. It takes fd over, also when it
 // fails, and closes it when the message it goes with is sent. fd is best one of
 // O_PATH, which is in nobody's way.
 func (k *Keeper) Keep(fd int) error {
@@ -64,6 +68,11 @@ func (k *Keeper) Keep(fd int) error {
 	if k.closed {
 		unix.Close(fd)
 		return failed("keep", "inode", os.ErrClosed)
+	}
+	if k.limit > 0 && k.count.Load() >= k.limit {
+		k.refused.Add(1)
+		unix.Close(fd)
+		return nil
 	}
 	k.batch = append(k.batch, fd)
 	k.count.Add(1)
@@ -117,6 +126,9 @@ func (k *Keeper) send() error {
 
 // Count is how many inodes are kept.
 func (k *Keeper) Count() int { return int(k.count.Load()) }
+
+// Refused is how many inodes were too many.
+func (k *Keeper) Refused() int { return int(k.refused.Load()) }
 
 // Close lets go of all. Those that were deleted are freed by it, which is a
 // write: never while their file system is frozen. It may be called twice.

@@ -126,7 +126,7 @@ func Build(ctx context.Context, root *os.File, paths []string, o Options) (_ *Bu
 	if err != nil {
 		return nil, err
 	}
-	if b.late, err = inode.NewKeeper(); err != nil {
+	if b.late, err = inode.NewKeeper(0); err != nil {
 		return nil, err
 	}
 	if b.proc, err = file.Open(file.Here, "/proc/self/fd", file.Read|file.Directory); err != nil {

@@ -25,5 +25,10 @@
 // times of a file that somebody has open (their inode numbers are given to
 // Finish); FS_IOC_SETFLAGS alone changes inode flags; the number of blocks changes
 // when data are written to disk; and access times change with every reading.
-// Of these the index shows what it saw last.
+// Of these the index shows what it saw last. Inode flags are those that can be
+// set: not what a file system tells of its own layout (ext4's e and I).
+//
+// The process that freezes the volume must not have files of it mapped: a store
+// that waits for the thaw holds mmap_lock, at which everything else of the
+// process then stops.
 package index

@@ -31,7 +31,7 @@ func build(t testing.TB, v *volume, o Options, paths ...string) *Builder {
 
 func keeper(t testing.TB) *inode.Keeper {
 	t.Helper()
-	k, err := inode.NewKeeper()
+	k, err := inode.NewKeeper(0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,46 @@
+package cow
+
+import (
+	"slices"
+	"strings"
+
+	"stillpoint/internal/volume"
+)
+
+// innerFirst orders the targets so that a volume on a loop device comes before
+// the one that its file lies on. Frozen the other way round, the freeze of the
+// inner one waits for the thaw of the outer one (and is then left frozen).
+func innerFirst(ts []*target) []*target {
+	ordered := slices.Clone(ts)
+	depth := map[volume.ID]int{}
+	for _, t := range ts {
+		depth[t.Volume()] = depthOf(t, ts, len(ts))
+	}
+	slices.SortStableFunc(ordered, func(a, b *target) int { return depth[b.Volume()] - depth[a.Volume()] })
+	return ordered
+}
+
+// depthOf is how many volumes of the set the target lies on, one on the other.
+func depthOf(t *target, all []*target, most int) int {
+	depth := 0
+	for _, d := range t.target.Volume.Stack {
+		if outer := holding(all, d.File); outer != nil && outer != t && most > 0 {
+			depth = max(depth, 1+depthOf(outer, all, most-1))
+		}
+	}
+	return depth
+}
+
+// holding returns the target with the deepest mount point above a path.
+func holding(ts []*target, path string) (found *target) {
+	length := 0
+	for _, t := range ts {
+		for _, m := range t.target.Volume.Mounts {
+			point := strings.TrimSuffix(m.Point, "/") + "/"
+			if path != "" && strings.HasPrefix(path, point) && len(point) > length {
+				found, length = t, len(point)
+			}
+		}
+	}
+	return found
+}
