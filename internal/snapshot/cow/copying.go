@@ -67,6 +67,9 @@ func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error
 // waits for its pipe must be gone before the freeze, which would wait for it
 // for ever, and everybody else with it (do_splice in fs/splice.c).
 func (t *target) letCopiesEnd(ctx context.Context) error {
+	if t.set.p.o.rush {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, copyPatience)
 	defer cancel()
 	for {

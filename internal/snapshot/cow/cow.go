@@ -31,6 +31,7 @@ type Options struct {
 	// for as many as fit into a tenth of what there is.
 	Keep int64
 
+	rush bool               // for tests: nobody looks who is copying before the freeze
 	few  int                // for tests: how many that are
 	cold func(hot.Use) bool // for tests: what is not to be taken for hot
 }

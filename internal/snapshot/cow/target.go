@@ -101,25 +101,6 @@ func (t *target) settle(ctx context.Context) error {
 	return err
 }
 
-// freeze suspends writes to the volume.
-func (t *target) freeze(ctx context.Context) error {
-	for {
-		err := freeze.Freeze(t.filter.root)
-		if err == nil {
-			t.frozen = true
-			return nil
-		}
-		if !errors.Is(err, freeze.ErrFrozen) {
-			return err
-		}
-		select { // somebody else's, which ends
-		case <-ctx.Done():
-			return problem.New(problem.Busy, string(t.Volume()), fmt.Errorf("another program keeps the file system frozen: %w", ctx.Err()))
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 // thaw ends the freeze, and gives the snapshot up if somebody else did.
 func (t *target) thaw() error {
 	if !t.frozen {

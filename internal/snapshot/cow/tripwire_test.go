@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,10 +85,25 @@ func TestSpliceFromEmptyPipe(t *testing.T) {
 			b, _ := os.ReadFile("/proc/" + itoa(c.Process.Pid) + "/syscall")
 			return strings.HasPrefix(string(b), itoa(unix.SYS_SPLICE)+" ")
 		})
-		if _, err := r.try(nil); problem.CodeOf(err) != problem.FreezeBlocked {
-			t.Errorf("with a splice that waits: %v", err)
+		for _, rush := range []bool{false, true} { // seen before the freeze, or begun right after the look
+			r.p.o.rush = rush
+			began := time.Now()
+			if _, err := r.try(nil); problem.CodeOf(err) != problem.FreezeBlocked {
+				t.Errorf("with a splice that waits, rush %t: %v", rush, err)
+			}
+			if took := time.Since(began); took > 4*time.Second {
+				t.Errorf("rush %t: it took %v", rush, took)
+			}
+			r.must(os.WriteFile(r.path("other"), []byte("goes on"), 0o644))
 		}
-		r.must(os.WriteFile(r.path("other"), []byte("goes on"), 0o644))
+		_, err = out.WriteString("at last")
+		r.must(err)
+		r.must(c.Wait())
+		b, err := os.ReadFile(r.path("file"))
+		r.must(err)
+		if string(b) != "at last" {
+			t.Errorf("what was spliced is %q", b)
+		}
 	})
 }
 
