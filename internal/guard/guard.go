@@ -207,6 +207,8 @@ func (g *Guard) ask(what op, limit time.Duration, volume *os.File) (thawed bool,
 	if err := g.socket.SetDeadline(time.Now().Add(answerTime)); err != nil {
 		return false, lost(err)
 	}
+	// Or no beat would be sent any more once that time is over.
+	defer func() { _ = g.socket.SetDeadline(time.Time{}) }()
 	err = g.write(what, limit, nil)
 	if err == nil && what == opWatch {
 		err = g.write(opVolume, 0, volume)

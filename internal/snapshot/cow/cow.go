@@ -43,6 +43,7 @@ type Provider struct {
 
 	mu      sync.Mutex
 	filters map[volume.ID]*filter
+	kept    map[volume.ID]bool // volumes whose filter Watch keeps
 	sets    map[string]bool // ids of those that there are
 }
 
@@ -61,7 +62,7 @@ func New(host func(context.Context) (*volume.Table, error), o Options) *Provider
 	if o.few == 0 {
 		o.few = few
 	}
-	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, sets: map[string]bool{}}
+	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}}
 }
 
 // keepMost is how many inodes fit into a tenth of the memory.

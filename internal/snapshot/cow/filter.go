@@ -129,12 +129,16 @@ func (f *filter) handle(e fanotify.Event, s *slot) {
 	}
 }
 
-// save saves what an access may change, for all snapshots.
+// save saves what an access may change, for all snapshots. Of a file of which
+// they need nothing more there are soon no more events.
 func (f *filter) save(a *access, shields []*shield.Shield) {
-	if !slices.ContainsFunc(shields, func(s *shield.Shield) bool { return !s.Whole(a.number()) }) {
+	needed := slices.ContainsFunc(shields, func(s *shield.Shield) bool { return !s.Whole(a.number()) })
+	if len(shields) > 0 && f.popularity.count(a.number(), needed) && f.state == passing {
+		_ = f.events.Ignore(int(a.FD))
+	}
+	if !needed {
 		return
 	}
-	f.popularity.count(a.number())
 	from, end, some := a.changes()
 	if !some {
 		return

@@ -8,9 +8,11 @@ import (
 	"stillpoint/internal/snapshot/cow/shield"
 )
 
-// popular is after how many events a file is saved whole, so that it makes no
-// more. An event costs as much as copying some ten pages.
-const popular = 64
+// An event costs as much as copying some ten pages.
+const (
+	popular   = 64 // after so many events a file is saved whole, so that it makes no more
+	dispensed = 4  // after so many one that needs no saving makes no more
+)
 
 // A popularity counts the events of files.
 type popularity struct {
@@ -23,18 +25,21 @@ func newPopularity() popularity {
 	return popularity{events: map[uint64]int{}, wanted: make(chan uint64, 256)}
 }
 
-// count counts one event. A file that cannot be taken on now will be asked for
-// again.
-func (p *popularity) count(number uint64) {
+// count counts an event of a file that snapshots need something of, or not. It
+// is true when there should be no more events of it. A file that cannot be
+// taken on now will be asked for again.
+func (p *popularity) count(number uint64, needed bool) (enough bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events[number]++
-	if p.events[number]%popular == 0 {
+	n := p.events[number]
+	if needed && n%popular == 0 {
 		select {
 		case p.wanted <- number:
 		default:
 		}
 	}
+	return !needed && n >= dispensed
 }
 
 func (p *popularity) forget() {
@@ -74,8 +79,5 @@ func (f *filter) saveNext(number uint64) (more bool) {
 			return false
 		}
 	}
-	// All of it is saved. The mark is on the inode that the number stands
-	// for now; should that be another one by now, it has nothing to save.
-	f.shields[0].Live(number, func(fd int) { _ = f.events.Ignore(fd) })
-	return false
+	return false // its next event will be one of the last
 }

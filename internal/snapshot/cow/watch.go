@@ -18,15 +18,17 @@ var errSlow = errors.New("an original could not be saved in time, and the live s
 
 // A slot says what one listener works on.
 type slot struct {
-	mu    sync.Mutex
-	event fanotify.Event
-	since time.Time // zero: it is answered, or there is none
+	mu     sync.Mutex
+	event  fanotify.Event
+	since  time.Time // zero: it is answered, or there is none
+	events int64     // that there were
 }
 
 func (s *slot) begin(e fanotify.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.event, s.since = e, time.Now()
+	s.events++
 }
 
 // take is true for the one who is to answer the event.

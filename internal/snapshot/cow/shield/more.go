@@ -38,17 +38,3 @@ func (s *Shield) SaveMore(ctx context.Context, number uint64) Progress {
 	}
 	return More
 }
-
-// Live calls f with a descriptor of the live file, if it is still there.
-func (s *Shield) Live(number uint64, f func(fd int)) {
-	in := s.index.Inode(number)
-	if in == nil {
-		return
-	}
-	l, err := s.live.open(in)
-	if err != nil {
-		return
-	}
-	defer s.live.give(l)
-	f(l.fd)
-}

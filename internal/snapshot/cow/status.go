@@ -1,0 +1,129 @@
+package cow
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/opened"
+	"stillpoint/internal/volume"
+)
+
+// Watch keeps a filter on a volume: files opened from now on are shielded.
+func (p *Provider) Watch(ctx context.Context, v volume.Volume) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	root, err := open(v)
+	if err != nil {
+		return err
+	}
+	err = fanotify.AbleOn(root)
+	root.Close()
+	if err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
+	}
+	f, err := p.acquire(v)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	first := !p.kept[v.ID]
+	p.kept[v.ID] = true
+	p.mu.Unlock()
+	if !first {
+		return p.giveBack(v.ID, f)
+	}
+	return nil
+}
+
+// Unwatch gives the filter of a volume back.
+func (p *Provider) Unwatch(id volume.ID) error {
+	p.mu.Lock()
+	f, kept := p.filters[id], p.kept[id]
+	delete(p.kept, id)
+	p.mu.Unlock()
+	if !kept {
+		return nil
+	}
+	return p.giveBack(id, f)
+}
+
+// Watched lists the filters.
+func (p *Provider) Watched() []snapshot.Watched {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []snapshot.Watched
+	for id, f := range p.filters {
+		w := snapshot.Watched{Volume: id, Kept: p.kept[id], Armed: len(*f.armed.Load()) > 0}
+		for i := range f.working {
+			w.Events += f.working[i].count()
+		}
+		all = append(all, w)
+	}
+	slices.SortFunc(all, func(a, b snapshot.Watched) int { return strings.Compare(string(a.Volume), string(b.Volume)) })
+	return all
+}
+
+// count is how many events the slot has seen.
+func (s *slot) count() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events
+}
+
+// morePaths is how many files are named for each process.
+const morePaths = 20
+
+// Unseen finds what is hot on a volume.
+func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unseen, error) {
+	root, err := open(v)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(root.Fd()), &st); err != nil {
+		return nil, err
+	}
+	prober, err := opened.NewProber()
+	if err != nil {
+		return nil, fmt.Errorf("ask for events of open files: %w", err)
+	}
+	defer prober.Close()
+	uses, err := hot.Scan(ctx, st.Dev, hot.Options{Shielded: func(fd int) bool {
+		emits, err := prober.Emits(fd)
+		return err == nil && emits
+	}})
+	if err != nil {
+		return nil, err
+	}
+	var all []snapshot.Unseen
+	for _, g := range hot.ByProcess(uses) {
+		u := snapshot.Unseen{PID: g.PID, Program: g.Program, Kind: string(g.Kind), Files: g.Files(), Advice: g.String()}
+		for _, use := range g.Uses {
+			if use.Path != "" && !slices.Contains(u.Paths, use.Path) && len(u.Paths) < morePaths {
+				u.Paths = append(u.Paths, use.Path)
+			}
+		}
+		all = append(all, u)
+	}
+	return all, nil
+}
+
+// Cache says how full the cache file is.
+func (t *target) Cache() snapshot.Cache {
+	st := t.cache.Stats()
+	return snapshot.Cache{Used: st.Used, Maximum: st.Maximum}
+}
+
+var (
+	_ snapshot.Watcher   = (*Provider)(nil)
+	_ snapshot.CacheUser = (*target)(nil)
+)
