@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
@@ -63,7 +64,7 @@ func (r *rig) must(err error) {
 func (r *rig) prepare() snapshot.Pending {
 	r.Helper()
 	r.n++
-	p := cow.New(host, cow.Options{})
+	p := cow.New(host, cow.Options{Cache: cachefile.Rules{Maximum: cachefile.Bytes(1 << 30)}})
 	pending, err := p.Prepare(context.Background(), "bench"+strconv.Itoa(r.n), []snapshot.Target{{Volume: r.v, Paths: []string{"."}}})
 	r.must(err)
 	return pending
@@ -210,10 +211,10 @@ func BenchmarkReading(b *testing.B) {
 			r.Run(what, func(b *testing.B) {
 				var live, shown time.Duration
 				for b.Loop() {
-					s := r.commit(r.prepare())
-					root := s.Root()
 					forget(b)
 					live += readAll(b, filepath.Join(r.dir, what))
+					s := r.commit(r.prepare())
+					root := s.Root()
 					forget(b)
 					shown += readAll(b, filepath.Join(root, what))
 					if err := s.Err(); err != nil {
@@ -284,6 +285,7 @@ func BenchmarkCache(b *testing.B) {
 						}
 						changed += int64(len(pages)) * 8192
 					}
+					r.must(s.Err())
 					used += s.(interface{ Cached() int64 }).Cached()
 					f.Close()
 					r.release(s)

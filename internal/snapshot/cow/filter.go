@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,11 +131,14 @@ func (f *filter) handle(e fanotify.Event, s *slot) {
 // save saves what an access may change, for all snapshots. Of a file of which
 // they need nothing more there are soon no more events.
 func (f *filter) save(a *access, shields []*shield.Shield) {
-	needed := slices.ContainsFunc(shields, func(s *shield.Shield) bool { return !s.Whole(a.number()) })
-	if len(shields) > 0 && f.popularity.count(a.number(), needed) && f.state == passing {
+	unsaved := int64(0)
+	for _, s := range shields {
+		unsaved = max(unsaved, s.Unsaved(a.number()))
+	}
+	if len(shields) > 0 && f.popularity.count(a.number(), unsaved) && f.state == passing {
 		_ = f.events.Ignore(int(a.FD))
 	}
-	if !needed {
+	if unsaved == 0 {
 		return
 	}
 	from, end, some := a.changes()

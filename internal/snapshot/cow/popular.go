@@ -8,38 +8,41 @@ import (
 	"stillpoint/internal/snapshot/cow/shield"
 )
 
-// An event costs as much as copying some ten pages.
+// A file whose events have cost as much as copying all of it is saved whole, so
+// that it makes no more: that way it never costs more than twice what the better
+// choice would have cost.
 const (
-	popular   = 64 // after so many events a file is saved whole, so that it makes no more
-	dispensed = 4  // after so many one that needs no saving makes no more
+	eventCost = 32 << 10 // bytes that are copied in the time that an event takes
+	often     = 32       // events between two looks at that
+	dispensed = 4        // events after which a file that needs no saving makes no more
 )
 
 // A popularity counts the events of files.
 type popularity struct {
 	mu     sync.Mutex
-	events map[uint64]int
+	events map[uint64]int64
 	wanted chan uint64 // files to be saved whole
 }
 
 func newPopularity() popularity {
-	return popularity{events: map[uint64]int{}, wanted: make(chan uint64, 256)}
+	return popularity{events: map[uint64]int64{}, wanted: make(chan uint64, 256)}
 }
 
-// count counts an event of a file that snapshots need something of, or not. It
-// is true when there should be no more events of it. A file that cannot be
-// taken on now will be asked for again.
-func (p *popularity) count(number uint64, needed bool) (enough bool) {
+// count counts an event of a file of which so many bytes are not saved. It is
+// true when there should be no more events of it. A file that cannot be taken
+// on now will be asked for again.
+func (p *popularity) count(number uint64, unsaved int64) (enough bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.events[number]++
 	n := p.events[number]
-	if needed && n%popular == 0 {
+	if unsaved > 0 && n%often == 0 && n*eventCost >= unsaved {
 		select {
 		case p.wanted <- number:
 		default:
 		}
 	}
-	return !needed && n >= dispensed
+	return unsaved == 0 && n >= dispensed
 }
 
 func (p *popularity) forget() {

@@ -21,8 +21,10 @@ import (
 // is in the snapshot all the same.
 func TestSQLite(t *testing.T) {
 	underWriters(t, map[string]func() program{
-		"wal":      func() program { return &sqlite{pragmas: "journal_mode=WAL; PRAGMA synchronous=NORMAL"} },
-		"wal-map":  func() program { return &sqlite{pragmas: "journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA mmap_size=67108864"} },
+		"wal": func() program { return &sqlite{pragmas: "journal_mode=WAL; PRAGMA synchronous=NORMAL"} },
+		"wal-map": func() program {
+			return &sqlite{pragmas: "journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA mmap_size=67108864"}
+		},
 		"delete":   func() program { return &sqlite{pragmas: "journal_mode=DELETE; PRAGMA synchronous=FULL"} },
 		"truncate": func() program { return &sqlite{pragmas: "journal_mode=TRUNCATE; PRAGMA synchronous=OFF"} },
 		"persist":  func() program { return &sqlite{pragmas: "journal_mode=PERSIST; PRAGMA synchronous=OFF"} },
@@ -64,7 +66,9 @@ func (d *sqlite) start(r *rig, dir string) {
 		d.clients = append(d.clients, c)
 		c.start(r, path, d.pragmas, i)
 	}
-	waitFor(r.T, func() bool { return d.clients[0].done.Load() > 20 && d.clients[1].done.Load() > 20 || d.failed() != nil })
+	waitFor(r.T, func() bool {
+		return d.clients[0].done.Load() > 20 && d.clients[1].done.Load() > 20 || d.failed() != nil
+	})
 	r.must(d.failed())
 }
 

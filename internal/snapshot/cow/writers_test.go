@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-		"testing"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"

@@ -37,7 +37,8 @@ func (s *Shield) Adopt(number uint64, c *Copied) bool {
 	if f.in.Size != c.size {
 		return false
 	}
-	f.data, f.pieces, f.kept, f.passed = c.data, c.pieces, c.size, true
+	f.data, f.pieces, f.passed = c.data, c.pieces, true
+	f.saved.Store(c.size)
 	f.whole.Store(true)
 	return true
 }

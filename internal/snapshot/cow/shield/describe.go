@@ -11,7 +11,7 @@ func (s *Shield) Describe(number uint64) string {
 	}
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	text := fmt.Sprintf("size %d, saved %d, whole %t, passed %t, data %v", f.in.Size, f.kept, f.whole.Load(), f.passed, f.data)
+	text := fmt.Sprintf("size %d, saved %d, whole %t, passed %t, data %v", f.in.Size, f.saved.Load(), f.whole.Load(), f.passed, f.data)
 	f.pieces.Scan(func(begin int64, p piece) bool {
 		text += fmt.Sprintf(", [%d,%d) at %d", begin, p.end, p.at)
 		return true

@@ -36,10 +36,10 @@ type guarded struct {
 
 	mu     sync.RWMutex // held for writing while something is saved
 	pieces btree.Map[int64, piece]
-	kept   int64     // bytes in pieces
-	data   []stretch // where data were at the instant; only once passed
-	passed bool      // somebody was let change it
-	err    error     // it cannot be read any more
+	saved  atomic.Int64 // bytes in pieces
+	data   []stretch    // where data were at the instant; only once passed
+	passed bool         // somebody was let change it
+	err    error        // it cannot be read any more
 }
 
 // A piece is what was saved, by the offset where it begins.
@@ -75,7 +75,7 @@ func (f *guarded) save(ctx context.Context, c Cache, from int, offset, end int64
 		}
 		offset = next
 	}
-	if f.kept == f.in.Size {
+	if f.saved.Load() == f.in.Size {
 		f.whole.Store(true)
 	}
 	return nil
@@ -133,7 +133,7 @@ func (f *guarded) keep(ctx context.Context, c Cache, from int, offset, end int64
 
 // add adds a piece, to the one before it where they go together.
 func (f *guarded) add(from, end, at int64) {
-	f.kept += end - from
+	f.saved.Add(end - from)
 	if from > 0 {
 		if begin, p, ok := f.holding(from - 1); ok && p.end == from &&
 			(p.at == hole && at == hole || p.at != hole && at == p.at+from-begin) {

@@ -20,7 +20,7 @@ func (s *Shield) SaveMore(ctx context.Context, number uint64) Progress {
 	}
 	f := s.file(number)
 	f.mu.RLock()
-	left := f.in.Size - f.kept
+	left := f.in.Size - f.saved.Load()
 	offset := int64(0)
 	for saved := true; saved && offset < f.in.Size; {
 		var until int64

@@ -101,6 +101,15 @@ func (s *Shield) Whole(number uint64) bool {
 	return f == nil || f.whole.Load()
 }
 
+// Unsaved is how much of the file is still to be saved before it may change.
+func (s *Shield) Unsaved(number uint64) int64 {
+	if s.Whole(number) {
+		return 0
+	}
+	f := s.file(number)
+	return max(1, f.in.Size-f.saved.Load())
+}
+
 // Save saves what [offset, end) held at the instant and was not saved yet; a
 // negative end means the end of the file. from is a descriptor of the live
 // file that can be read; negative if there is none. It returns when the range
