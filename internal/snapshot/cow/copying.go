@@ -2,7 +2,6 @@ package cow
 
 import (
 	"context"
-	"syscall"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -13,7 +12,7 @@ import (
 // Of a long copy (sendfile, splice, copy_file_range) the kernel asks once, at
 // its beginning, and a freeze lands somewhere in it.
 const (
-	copyPatience  = time.Second            // how long is waited for those under way to end
+	copyPatience  = 200 * time.Millisecond // how long is waited for those under way to end
 	drainPatience = 500 * time.Millisecond // how long for threads to get on
 	frozenLook    = 100 * time.Millisecond // how long is looked for them under the freeze
 )
@@ -63,13 +62,9 @@ func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error
 	return here, inodes, nil
 }
 
-// letCopiesEnd waits for those who are copying into the volume. A splice that
-// waits for its pipe must be gone before the freeze, which would wait for it
-// for ever, and everybody else with it (do_splice in fs/splice.c).
+// letCopiesEnd waits for those who are copying into the volume. Those who go on
+// for long are caught by the freeze, see copiesAreHot.
 func (t *target) letCopiesEnd(ctx context.Context) error {
-	if t.set.p.o.rush {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, copyPatience)
 	defer cancel()
 	for {
@@ -79,16 +74,9 @@ func (t *target) letCopiesEnd(ctx context.Context) error {
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
-			continue
 		case <-ctx.Done():
+			return nil
 		}
-		for _, c := range here {
-			if c.Number == syscall.SYS_SPLICE {
-				return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "%s (process %d) waits inside of a splice into a file of the volume",
-					process.Name(c.PID), c.PID)
-			}
-		}
-		return nil // the others go on under the freeze, see copiesAreHot
 	}
 }
 

@@ -2,6 +2,7 @@ package cow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/cow/hot"
 	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/volume"
 )
 
@@ -31,7 +33,6 @@ type Options struct {
 	// for as many as fit into a tenth of what there is.
 	Keep int64
 
-	rush bool               // for tests: nobody looks who is copying before the freeze
 	few  int                // for tests: how many that are
 	cold func(hot.Use) bool // for tests: what is not to be taken for hot
 }
@@ -44,7 +45,7 @@ type Provider struct {
 	mu      sync.Mutex
 	filters map[volume.ID]*filter
 	kept    map[volume.ID]bool // volumes whose filter Watch keeps
-	sets    map[string]bool // ids of those that there are
+	sets    map[string]bool    // ids of those that there are
 }
 
 // New makes a Provider that asks host what is mounted, each time it needs to
@@ -99,6 +100,10 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	defer root.Close()
 	if err := fanotify.AbleOn(root); err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), err)
+	}
+	if a, err := inode.Stat(int(root.Fd())); err != nil || v.FSType == "ext4" && a.Born == 0 {
+		return errors.Join(err, problem.Newf(problem.NoProvider, string(v.ID),
+			"its inodes have 128 bytes and so times of whole seconds, by which a change could not be noticed"))
 	}
 	_, err = p.place(ctx, []volume.Volume{v})
 	return err

@@ -190,7 +190,7 @@ func itoa(n int) string { return fmt.Sprint(n) }
 // waitFor waits until something is so.
 func waitFor(t *testing.T, so func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if so() {
 			return
 		}

@@ -20,6 +20,9 @@ const listeners = 8
 // saved, before the file is given up.
 const patience = 700 * time.Millisecond
 
+// beyond is an offset at which no file can be.
+const beyond = 1 << 62
+
 // A filter sees every access to the files of one volume that might change
 // them, before it happens. The sets that take the volume share it.
 type filter struct {
@@ -27,14 +30,16 @@ type filter struct {
 	events  *fanotify.Permission
 	quit    chan struct{}
 	ended   sync.WaitGroup
-	users   int // under the provider's lock
-	working [listeners]slot
+	users   int     // under the provider's lock
+	working []*slot // under mu of the workers
+	workers sync.Mutex
 
 	instant chan struct{} // has room for the set that is at its instant
 
 	// mu is held for reading from the look at what follows to the answer,
 	// so that who changes that knows that everybody was answered by it.
 	mu      sync.RWMutex
+	owner   *set // at its instant
 	state   state
 	shields []*shield.Shield
 	armed   atomic.Pointer[[]*shield.Shield] // the same, for who cannot wait for mu
@@ -74,8 +79,8 @@ func startFilter(root *os.File) (*filter, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.stop())
 	}
-	for i := range f.working {
-		f.ended.Go(func() { f.listen(&f.working[i]) })
+	for range listeners {
+		f.startListener()
 	}
 	f.ended.Go(f.watch)
 	f.ended.Go(f.savePopular)
@@ -88,6 +93,14 @@ func (f *filter) stop() error {
 	close(f.quit)
 	f.ended.Wait()
 	return errors.Join(err, f.root.Close())
+}
+
+func (f *filter) startListener() {
+	s := &slot{}
+	f.workers.Lock()
+	defer f.workers.Unlock()
+	f.working = append(f.working, s)
+	f.ended.Go(func() { f.listen(s) })
 }
 
 func (f *filter) listen(s *slot) {
@@ -131,6 +144,9 @@ func (f *filter) handle(e fanotify.Event, s *slot) {
 // save saves what an access may change, for all snapshots. Of a file of which
 // they need nothing more there are soon no more events.
 func (f *filter) save(a *access, shields []*shield.Shield) {
+	if a.Offset >= beyond {
+		return // somebody asks whether there are events at all (package opened)
+	}
 	unsaved := int64(0)
 	for _, s := range shields {
 		unsaved = max(unsaved, s.Unsaved(a.number()))

@@ -16,22 +16,19 @@ import (
 // A freeze waits for every write that is under way, keeps all others waiting
 // meanwhile, and cannot be cancelled.
 const (
-	freezePatience = 500 * time.Millisecond // then something is wrong with one of those writes
-	freezeTries    = 100 * time.Millisecond // between two attempts to end it
-	freezeMost     = 5 * time.Second        // then nothing helps any more
+	freezePatience = 200 * time.Millisecond // then somebody looks what it may be waiting for
+	freezeTries    = 50 * time.Millisecond  // between two attempts to end that
 )
 
 // freeze suspends writes to the volume.
 func (t *target) freeze(ctx context.Context) error {
 	for {
-		late, err := t.freezeOnce()
-		switch {
-		case err == nil && !late:
-			t.frozen = true
+		err := t.freezeOnce()
+		if err == nil {
+			t.frozen.Store(true)
 			return nil
-		case err == nil: // it came about after all
-			return errors.Join(t.blocked(), freeze.Thaw(t.filter.root))
-		case !errors.Is(err, freeze.ErrFrozen):
+		}
+		if !errors.Is(err, freeze.ErrFrozen) {
 			return err
 		}
 		select { // somebody else's, which ends
@@ -42,12 +39,11 @@ func (t *target) freeze(ctx context.Context) error {
 	}
 }
 
-// freezeOnce freezes, and does not wait for ever. Late is true when writes were
-// kept waiting for long.
-func (t *target) freezeOnce() (late bool, err error) {
+// freezeOnce freezes, and does not wait for ever.
+func (t *target) freezeOnce() error {
 	root, err := dup(t.filter.root)
 	if err != nil {
-		return false, err
+		return err
 	}
 	frozen, given := make(chan error), make(chan struct{})
 	go func() {
@@ -61,33 +57,25 @@ func (t *target) freezeOnce() (late bool, err error) {
 			}
 		}
 	}()
-	select {
-	case err := <-frozen:
-		return false, err
-	case <-time.After(freezePatience):
-	}
-	end := time.After(freezeMost)
+	wait, end := time.After(freezePatience), time.After(window)
 	for {
-		t.interruptSplices()
 		select {
 		case err := <-frozen:
-			return true, err
-		case <-time.After(freezeTries):
+			return err
+		case <-wait:
+			t.interruptSplices()
+			wait = time.After(freezeTries)
 		case <-end:
 			close(given)
-			select {
-			case err := <-frozen: // at the last moment
-				return true, err
-			default:
-				return true, t.blocked()
-			}
+			return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "a write that was under way did not end, and kept the freeze waiting for %s", window)
 		}
 	}
 }
 
 // interruptSplices ends the waiting of those who are inside of a splice into a
-// file of the volume, whose pipe is empty. The splice begins anew after the
-// thaw. It is the one write that any user can make wait for ever.
+// file of the volume, whose pipe is empty (do_splice in fs/splice.c): the one
+// write that any user can make wait for ever. A freeze has begun, so the splice,
+// which begins anew, waits for the thaw.
 func (t *target) interruptSplices() {
 	ctx, cancel := context.WithTimeout(context.Background(), frozenLook)
 	defer cancel()
@@ -100,11 +88,6 @@ func (t *target) interruptSplices() {
 			_ = process.Interrupt(c.TID)
 		}
 	}
-}
-
-// blocked is the error when a freeze did not come about in time.
-func (t *target) blocked() error {
-	return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "a write that was under way did not end, and kept the freeze waiting for more than %s", freezePatience)
 }
 
 // dup duplicates a descriptor, so that it can outlive the set.

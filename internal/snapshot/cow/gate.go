@@ -12,9 +12,12 @@ import (
 )
 
 // enter lets one set at a time be at its instant.
-func (f *filter) enter(ctx context.Context) error {
+func (f *filter) enter(ctx context.Context, s *set) error {
 	select {
 	case f.instant <- struct{}{}:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.owner = s
 		return nil
 	case <-ctx.Done():
 		return problem.New(problem.Busy, "", fmt.Errorf("another snapshot of the volume is being taken: %w", ctx.Err()))
@@ -22,19 +25,13 @@ func (f *filter) enter(ctx context.Context) error {
 }
 
 // leave is for the set that entered. Who still waits goes on.
-func (f *filter) leave() error {
-	var err error
-	if f.shutNow() {
-		err = f.open(nil)
-	}
+func (f *filter) leave(s *set) error {
+	err := f.open(s, nil)
+	f.mu.Lock()
+	f.owner = nil
+	f.mu.Unlock()
 	<-f.instant
 	return err
-}
-
-func (f *filter) shutNow() bool {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.state != passing
 }
 
 // set is called with mu held.
@@ -77,12 +74,20 @@ func (f *filter) shut() map[uint64]bool {
 	return f.mapped
 }
 
-// open lets everybody go on. With a shield, what they may change is saved
-// first, and so is everything from now on.
-func (f *filter) open(added *shield.Shield) error {
+// open lets everybody go on, if the gate is that of s. With a shield, what they
+// may change is saved first, and so is everything from now on.
+func (f *filter) open(s *set, added *shield.Shield) error {
 	f.mu.Lock()
+	if f.owner != s {
+		f.mu.Unlock()
+		return nil
+	}
 	if added != nil {
 		f.set(append(slices.Clone(f.shields), added))
+	}
+	if f.state == passing && added == nil {
+		f.mu.Unlock()
+		return nil
 	}
 	f.state = passing
 	f.queue.Lock()
@@ -96,6 +101,9 @@ func (f *filter) open(added *shield.Shield) error {
 	}
 	f.mu.Unlock()
 	// Who comes now finds the new shields, so these can be answered at leisure.
+	// No shield can be taken away meanwhile.
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	var wait sync.WaitGroup
 	for part := range slices.Chunk(held, max(1, (len(held)+listeners-1)/listeners)) {
 		wait.Go(func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,8 +19,8 @@ import (
 
 // How much of the files whose changes nobody would see is copied when.
 const (
-	copyTime = 2 * time.Second // under the freeze, at most
-	rounds   = 4               // before it, when there is more than may be copied under it
+	copyTime = time.Second // under the freeze, at most
+	rounds   = 4           // before it, when there is more than may be copied under it
 )
 
 // look finds what is hot, and all else that is open for writing.
@@ -161,7 +162,7 @@ func (s *set) pause(ctx context.Context, ts []*target) error {
 			errs = append(errs, err)
 			break
 		}
-		t.frozen = false
+		t.frozen.Store(false)
 		errs = append(errs, freeze.Thaw(t.filter.root))
 	}
 	_, err := s.guard.Done()
@@ -221,6 +222,30 @@ func (t *target) copyHot(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// distrusted tells which inodes lie below a directory that something in the
+// kernel writes to (the upper directory of an overlay, an export), by ways of
+// which not all make events.
+func (t *target) distrusted() func(uint64) bool {
+	all := map[uint64]bool{}
+	var add func(number uint64)
+	add = func(number uint64) {
+		in := t.index.Inode(number)
+		if in == nil || all[number] {
+			return
+		}
+		all[number] = true
+		for _, c := range in.Children {
+			add(c.Number)
+		}
+	}
+	for _, u := range slices.Concat(t.hot, t.written) {
+		if u.Tree {
+			add(u.Inode)
+		}
+	}
+	return func(number uint64) bool { return all[number] }
 }
 
 // tooHot says who keeps so much open that it cannot be copied.

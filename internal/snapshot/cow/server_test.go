@@ -126,3 +126,28 @@ func TestCacheFull(t *testing.T) {
 		r.must(s.Release(context.Background()))
 	})
 }
+
+// A set that is held and not resumed in time lets everybody go on, and is none.
+func TestWindow(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		r.must(os.WriteFile(r.path("file"), []byte("before"), 0o644))
+		ids++
+		pending, err := r.p.Prepare(t.Context(), "window"+itoa(ids), []snapshot.Target{r.target})
+		r.must(err)
+		defer func() { r.must(pending.Abort(context.Background())) }()
+		f, err := os.OpenFile(r.path("file"), os.O_RDWR, 0)
+		r.must(err)
+		defer f.Close()
+		r.must(pending.Hold(t.Context()))
+		began := time.Now()
+		_, err = f.WriteAt([]byte("after "), 0)
+		r.must(err)
+		if took := time.Since(began); took < window/2 || took > window+time.Second {
+			t.Errorf("a write waited for %v", took)
+		}
+		if _, err := pending.Commit(t.Context()); problem.CodeOf(err) == problem.Uncatalogued || err == nil {
+			t.Errorf("Commit after the window: %v", err)
+		}
+		r.must(pending.Resume(t.Context()))
+	})
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stillpoint/internal/guard"
@@ -15,8 +17,10 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// window is the longest that volumes are frozen; then the guard thaws them.
-const window = 10 * time.Second
+// window is the longest that anybody waits for the instant. It is a matter of
+// milliseconds as a rule; when it is over, the volumes are thawed and everybody
+// goes on, whatever the set has come to.
+const window = 2 * time.Second
 
 // A set is what one Prepare made ready.
 type set struct {
@@ -28,9 +32,12 @@ type set struct {
 
 	commit sync.Mutex // held while Commit runs
 
+	timer   *time.Timer // ends the window
+	expired atomic.Bool
+
 	mu      sync.Mutex
-	gates   int  // how many of the targets' gates are ours
-	held    bool // between Hold and Resume
+	entered []*target // whose gates are ours
+	held    bool      // between Hold and Resume
 	resumed bool
 	taken   bool // Commit succeeded
 	left    int  // targets that are not released
@@ -41,6 +48,14 @@ type set struct {
 // heart is how long this process may not answer while the filter is armed:
 // then the guard ends it, and with it everybody's waiting.
 const heart = time.Second
+
+// listen takes notes of what was announced, which else takes the kernel's
+// memory.
+func (s *set) listen() {
+	for _, t := range s.targets {
+		t.explained(0)
+	}
+}
 
 // beat tells the guard that we are well, until the set ends.
 func (s *set) beat() error {
@@ -54,12 +69,16 @@ func (s *set) beat() error {
 	go func(g *guard.Guard, end chan struct{}) {
 		tick := time.NewTicker(heart / 10)
 		defer tick.Stop()
+		n := 0
 		for {
 			select {
 			case <-end:
 				return
 			case <-tick.C:
 				g.Beat()
+				if n++; n%10 == 0 {
+					s.listen()
+				}
 			}
 		}
 	}(s.guard, s.beating)
@@ -107,7 +126,10 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 			return nil, t.failed("prepare", err)
 		}
 	}
-	if err := s.copyAhead(ctx); err != nil {
+	if err := s.enter(ctx); err != nil { // there may be a freeze
+		return nil, err
+	}
+	if err := errors.Join(s.copyAhead(ctx), s.leave()); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -127,11 +149,8 @@ func (s *set) Hold(ctx context.Context) error {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
-	for _, t := range s.targets {
-		if err := t.filter.enter(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-		s.gates++
+	if err := s.enter(ctx); err != nil {
+		return err
 	}
 	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
 		return err
@@ -145,10 +164,41 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.guard.Hold(window); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
 	}
+	s.timer = time.AfterFunc(window, s.expire)
 	for _, t := range s.targets {
 		t.shut = time.Now()
 		t.mapped(t.filter.shut())
 	}
+	if err := s.suspend(ctx); err != nil {
+		return err
+	}
+	return s.inTime()
+}
+
+// enter waits until no other set is at its instant on any of the volumes, in
+// an order that is the same for all sets.
+func (s *set) enter(ctx context.Context) error {
+	sorted := slices.SortedFunc(slices.Values(s.targets), func(a, b *target) int { return strings.Compare(string(a.Volume()), string(b.Volume())) })
+	for _, t := range sorted {
+		if err := t.filter.enter(ctx, s); err != nil {
+			return errors.Join(t.failed("hold", err), s.leave())
+		}
+		s.entered = append(s.entered, t)
+	}
+	return nil
+}
+
+func (s *set) leave() error {
+	var errs []error
+	for _, t := range s.entered {
+		errs = append(errs, t.filter.leave(s))
+	}
+	s.entered = nil
+	return errors.Join(errs...)
+}
+
+// suspend waits for those who are past the filter and freezes the volumes.
+func (s *set) suspend(ctx context.Context) error {
 	if err := s.drain(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
 	}
@@ -157,15 +207,27 @@ func (s *set) Hold(ctx context.Context) error {
 			return t.failed("hold", err)
 		}
 	}
-	for _, t := range s.targets {
-		if err := freeze.Sync(t.filter.root); err != nil {
-			return t.failed("hold", err)
-		}
-	}
 	for _, t := range s.order {
 		if err := t.freeze(ctx); err != nil {
 			return t.failed("hold", err)
 		}
+	}
+	return nil
+}
+
+// expire lets everybody go on when the window is over. The guard thaws at the
+// same time.
+func (s *set) expire() {
+	s.expired.Store(true)
+	for _, t := range s.targets {
+		t.lose(errLate)
+		_ = t.filter.open(s, nil)
+	}
+}
+
+func (s *set) inTime() error {
+	if s.expired.Load() {
+		return problem.Newf(problem.FreezeBlocked, s.id, "the instant could not be fixed within %s, so everybody was let go on: the server has too much to do", window)
 	}
 	return nil
 }
@@ -192,7 +254,17 @@ func (s *set) track(ctx context.Context) error {
 		if err := t.look(ctx); err != nil {
 			return t.failed("hold", err)
 		}
-		// The index again, for it may have taken a while.
+	}
+	// What is dirty is written before anybody waits, twice because the first
+	// time may take long; then the index again.
+	for range 2 {
+		for _, t := range s.targets {
+			if err := freeze.Sync(t.filter.root); err != nil {
+				return t.failed("hold", err)
+			}
+		}
+	}
+	for _, t := range s.targets {
 		if err := t.settle(ctx); err != nil {
 			return t.failed("hold", err)
 		}
@@ -209,7 +281,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if !t.frozen {
+		if !t.frozen.Load() {
 			return nil, t.failed("commit", errors.New("its writes are not suspended"))
 		}
 		if err := t.capture(ctx, instant); err != nil {
@@ -217,11 +289,14 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		}
 	}
 	for _, t := range s.targets {
-		if err := t.filter.open(t.shield); err != nil {
+		if err := t.filter.open(s, t.shield); err != nil {
 			return nil, t.failed("commit", err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.inTime(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -245,6 +320,9 @@ func (s *set) Resume(ctx context.Context) error {
 		return nil
 	}
 	s.held, s.resumed = false, true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
 	var errs []error
 	for _, t := range slices.Backward(s.order) {
 		errs = append(errs, t.thaw())
@@ -255,14 +333,14 @@ func (s *set) Resume(ctx context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	for _, t := range s.targets[:s.gates] {
-		errs = append(errs, t.filter.leave())
-	}
-	s.gates = 0
-	for _, t := range s.targets {
-		if t.index != nil {
-			errs = append(errs, t.index.Thawed())
+	errs = append(errs, s.leave())
+	if s.commit.TryLock() { // else the set is none any more
+		for _, t := range s.targets {
+			if t.index != nil {
+				errs = append(errs, t.index.Thawed())
+			}
 		}
+		s.commit.Unlock()
 	}
 	if err := errors.Join(errs...); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))

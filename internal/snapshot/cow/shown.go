@@ -86,6 +86,9 @@ func (t *target) Gaps() []snapshot.Gap {
 func (t *target) explained(number uint64) bool {
 	t.faultsMu.Lock()
 	defer t.faultsMu.Unlock()
+	if t.altered == nil {
+		return false // not taken yet
+	}
 	err := t.touched.Read(func(c *fanotify.Change) {
 		if n := c.Target.Number(); n != 0 {
 			t.altered[n] = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,7 +40,7 @@ type target struct {
 	written []hot.Use         // and what else is open for writing
 	early   map[uint64]*early
 	stats   map[uint64]inode.Attributes // of hot files that are to be copied early
-	frozen  bool
+	frozen  atomic.Bool
 
 	device uint64 // as stat says of its files
 	statfs view.Statfs
@@ -80,7 +81,7 @@ func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) 
 	if t.builder, err = index.Build(ctx, t.filter.root, t.target.Paths, index.Options{Keeper: t.keeper}); err != nil {
 		return err
 	}
-	if t.touched, err = fanotify.NewChanges(t.filter.root, fanotify.Attributes); err != nil {
+	if t.touched, err = fanotify.NewChanges(t.filter.root, fanotify.Attributes|fanotify.Renamed); err != nil {
 		return err
 	}
 	if t.statfs, err = statfs(t.filter.root); err != nil {
@@ -103,13 +104,12 @@ func (t *target) settle(ctx context.Context) error {
 
 // thaw ends the freeze, and gives the snapshot up if somebody else did.
 func (t *target) thaw() error {
-	if !t.frozen {
+	if !t.frozen.CompareAndSwap(true, false) {
 		return nil
 	}
-	t.frozen = false
 	defer func() { t.held = time.Since(t.shut) }()
 	still, err := freeze.Frozen(t.filter.root)
-	if err == nil && !still {
+	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
 		t.lose(errLate)
 		return nil
 	}
@@ -128,7 +128,9 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 		return err
 	}
 	t.taken = instant
-	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{Touched: t.explained, Fault: t.fault})
+	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{
+		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Fault: t.fault,
+	})
 	return t.copyHot(ctx)
 }
 

@@ -1,7 +1,7 @@
 package cow
 
 import (
-	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,9 +12,6 @@ import (
 // It is longer than patience, which a device that does not answer at all does
 // not keep.
 const limit = 900 * time.Millisecond
-
-// errSlow is why snapshots are lost whose shields did not let go in time.
-var errSlow = errors.New("an original could not be saved in time, and the live system was not kept waiting")
 
 // A slot says what one listener works on.
 type slot struct {
@@ -51,8 +48,8 @@ func (s *slot) late(now time.Time) (fanotify.Event, bool) {
 	return s.event, true
 }
 
-// watch gives the snapshots up whose shields keep somebody waiting for too
-// long. It ends with the filter.
+// watch gives files up that keep somebody waiting for too long, and puts another
+// listener in the place of the one that is stuck. It ends with the filter.
 func (f *filter) watch() {
 	tick := time.NewTicker(limit / 9)
 	defer tick.Stop()
@@ -61,14 +58,35 @@ func (f *filter) watch() {
 		case <-f.quit:
 			return
 		case now := <-tick.C:
-			for i := range f.working {
-				if e, late := f.working[i].late(now); late {
-					f.lose(errSlow)
-					_ = f.events.Allow(e)
+			for _, s := range f.slots() {
+				if e, late := s.late(now); late {
+					f.giveUp(e)
+					if len(f.slots()) < manyListeners {
+						f.startListener()
+					}
 				}
 			}
 		}
 	}
+}
+
+// manyListeners is how many there can be when all of them are stuck.
+const manyListeners = 256
+
+func (f *filter) slots() []*slot {
+	f.workers.Lock()
+	defer f.workers.Unlock()
+	return slices.Clone(f.working)
+}
+
+// giveUp lets one go on whose file could not be saved in time. It does not wait
+// for who works on that: they hold the lock.
+func (f *filter) giveUp(e fanotify.Event) {
+	a := &access{Event: e}
+	for _, s := range *f.armed.Load() {
+		s.GiveUp(a.number())
+	}
+	_ = f.events.Allow(e)
 }
 
 // lose gives all snapshots of the volume up. It does not wait for who works:

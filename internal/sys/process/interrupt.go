@@ -9,7 +9,7 @@ import (
 )
 
 // interruptTime is how long a thread may take to notice.
-const interruptTime = 50 * time.Millisecond
+const interruptTime = 300 * time.Millisecond
 
 // Interrupt ends the waiting of a thread inside a system call, if a signal
 // would: the call begins anew, or returns what it has done so far, as after a

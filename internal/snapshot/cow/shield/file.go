@@ -33,6 +33,7 @@ const hole = -1
 type guarded struct {
 	in    *index.Inode
 	whole atomic.Bool // nothing is to be saved any more
+	late  atomic.Bool // it was let change without being saved
 
 	mu     sync.RWMutex // held for writing while something is saved
 	pieces btree.Map[int64, piece]

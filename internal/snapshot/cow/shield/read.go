@@ -4,8 +4,9 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
-	"stillpoint/internal/snapshot/cow/index"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/file"
 )
 
@@ -29,7 +30,14 @@ func (s *Shield) ReadAt(number uint64, p []byte, offset int64) (int, error) {
 		}
 		n += got
 	}
-	return n, s.Err() // lost meanwhile: what was read live may be newer
+	// Lost or given up meanwhile, what was read live may be newer.
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	if f.late.Load() {
+		return 0, problem.Newf(problem.FileTorn, "", lateText)
+	}
+	return n, nil
 }
 
 // readSome reads from one place: the cache, a hole, or the live file.
@@ -48,7 +56,11 @@ func (s *Shield) readSome(f *guarded, p []byte, offset int64) (int, error) {
 			clear(p)
 			return len(p), nil
 		}
-		return s.cache.ReadAt(p, piece.at+offset-begin)
+		n, err := s.cache.ReadAt(p, piece.at+offset-begin)
+		if err == nil && n < len(p) {
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
 	}
 	err := s.readLive(f, p, offset)
 	f.mu.RUnlock()
@@ -81,25 +93,33 @@ func (s *Shield) readLive(f *guarded, p []byte, offset int64) error {
 	return s.verify(f, l.fd)
 }
 
-// verify is nil when nothing changed the file that was not let.
+// verify is nil when nothing changed the file that was not let. What was set by
+// chmod, utimes, link and the like moves the times, too, and is announced; a
+// moment may pass between the one and the other.
 func (s *Shield) verify(f *guarded, fd int) error {
 	if f.passed {
 		return nil // its times may be anything
 	}
-	var st syscall.Stat_t
-	if err := syscall.Fstat(fd, &st); err != nil {
-		return err
+	for try := 0; ; try++ {
+		var st syscall.Stat_t
+		if err := syscall.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if f.in.Mtime.Is(st.Mtim.Unix()) && f.in.Ctime.Is(st.Ctim.Unix()) && st.Size == f.in.Size {
+			return nil
+		}
+		touched := s.o.Touched != nil && s.o.Touched(f.in.Number)
+		written := time.Unix(st.Mtim.Unix()).After(s.o.Instant) && st.Mtim != st.Ctim // written, and then touched
+		switch {
+		case st.Size != f.in.Size, written:
+			return errTorn
+		case touched:
+			return nil
+		case try > 0:
+			return errTorn
+		}
+		time.Sleep(2 * time.Millisecond)
 	}
-	if changed(f.in, &st) && (s.o.Touched == nil || st.Size != f.in.Size || !s.o.Touched(f.in.Number)) {
-		return errTorn
-	}
-	return nil
-}
-
-// changed tells whether the content may have changed. A ctime that moved alone
-// is a new name, owner or mode.
-func changed(in *index.Inode, st *syscall.Stat_t) bool {
-	return st.Size != in.Size || !in.Mtime.Is(st.Mtim.Sec, st.Mtim.Nsec)
 }
 
 // NextData returns where the first data at or after offset begins, and

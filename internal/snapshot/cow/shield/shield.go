@@ -18,6 +18,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot/cow/index"
@@ -53,6 +54,14 @@ type Options struct {
 	// instant was announced that explains its times (utimes, for example).
 	// Nil explains nothing.
 	Touched func(number uint64) bool
+
+	// Distrusted tells of an inode that it may also be changed in ways that
+	// cannot be seen: it is saved whole when the first change is. Nil
+	// distrusts none.
+	Distrusted func(number uint64) bool
+
+	// Instant is when the snapshot was taken.
+	Instant time.Time
 
 	// Fault is told what happened to single files, once for each.
 	Fault func(number uint64, code problem.Code, reason string)
@@ -140,7 +149,15 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 	if f.err != nil {
 		return
 	}
-	err := f.save(ctx, s.cache, from, offset, end)
+	// From the first change that was seen on, the file's times tell nothing
+	// any more: what came before it unseen must be noticed now.
+	err := s.verify(f, from)
+	if s.o.Distrusted != nil && s.o.Distrusted(number) {
+		offset, end = 0, -1
+	}
+	if err == nil {
+		err = f.save(ctx, s.cache, from, offset, end)
+	}
 	var full *problem.Problem
 	switch {
 	case err == nil:
@@ -153,6 +170,21 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 	}
 }
 
+// GiveUp lets everybody change a file that could not be saved in time. It does
+// not wait for those who are at work on it.
+func (s *Shield) GiveUp(number uint64) {
+	f := s.file(number)
+	if f == nil || f.whole.Load() || !f.late.CompareAndSwap(false, true) {
+		return
+	}
+	f.whole.Store(true)
+	if s.o.Fault != nil {
+		s.o.Fault(number, problem.FileTorn, lateText)
+	}
+}
+
+const lateText = "it was about to change and could not be saved in time"
+
 // fault gives one file up. Its lock is held.
 func (s *Shield) fault(f *guarded, err error) {
 	if f.err != nil {
@@ -163,11 +195,11 @@ func (s *Shield) fault(f *guarded, err error) {
 	case errors.Is(err, errGone):
 		code = problem.FileGone
 	case errors.Is(err, context.DeadlineExceeded):
-		reason = "it was about to change and could not be saved in time"
+		reason = lateText
 	}
 	f.err = problem.Newf(code, "", "%s", reason)
 	f.whole.Store(true) // nothing of it needs to be saved any more
-	if s.o.Fault != nil {
+	if s.o.Fault != nil && !f.late.Load() {
 		s.o.Fault(f.in.Number, code, reason)
 	}
 }

@@ -45,10 +45,9 @@ func readFull(s Source, in *index.Inode, p []byte, offset int64) (int, error) {
 		got, err := s.ReadAt(in.Number, p[n:], offset+int64(n))
 		n += got
 		switch {
-		case n == len(p):
 		case err != nil && !errors.Is(err, io.EOF):
-			return 0, err
-		case err != nil || got == 0:
+			return 0, err // also when all is there: it may be wrong
+		case n < len(p) && (err != nil || got == 0):
 			return 0, io.ErrUnexpectedEOF
 		}
 	}
