@@ -57,8 +57,9 @@ func Main() {
 
 // Times of a guard.
 const (
-	retry  = 10 * time.Millisecond  // between two attempts to thaw
-	retry2 = 100 * time.Millisecond // after patience
+	overslept = 100 * time.Millisecond // later than this it did not wait, but could not run
+	retry     = 10 * time.Millisecond  // between two attempts to thaw
+	retry2    = 100 * time.Millisecond // after patience
 	// patience is how long something is tried in short steps; and how long a
 	// parent that closed the socket may take to end.
 	patience = 10 * time.Second
@@ -116,9 +117,15 @@ func (w *watch) listen() syscall.Errno {
 // step waits for something to happen, or for the next time something must be
 // done, and does it.
 func (w *watch) step() {
-	n, err := syscall.EpollWait(w.epoll, w.events[:], w.timeout())
+	ms, before := w.timeout(), w.now()
+	n, err := syscall.EpollWait(w.epoll, w.events[:], ms)
 	if err != nil {
 		n = 0 // EINTR; the times below count all the same
+	}
+	// Where this process itself could not run (the machine was stopped, or the
+	// control group of both), nothing can be said of the parent's heart.
+	if now := w.now(); ms >= 0 && now-before > time.Duration(ms)*time.Millisecond+overslept && w.heart > 0 {
+		w.beatTo = now + w.heart
 	}
 	for i := range n {
 		if int(w.events[i].Fd) == w.socket {

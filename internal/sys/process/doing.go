@@ -58,6 +58,9 @@ func DoingOf(tid int, q Question) (Doing, error) {
 	if err != nil {
 		return Unknown, err
 	}
+	if q.Open {
+		c = c.plain(tid)
+	}
 	return Classify(c, q, thread(tid)), nil
 }
 
@@ -138,9 +141,7 @@ func classifyOpen(c Call) Doing {
 	case sysExecve, sysExecveat:
 		return Opens
 	default:
-		// openat2 has its flags in the memory of the process, which can make
-		// whoever reads it wait for ever (userfaultfd).
-		return Unknown
+		return Unknown // also an openat2 whose flags cannot be had
 	}
 	if flags&unix.O_TRUNC != 0 {
 		return Truncates

@@ -161,8 +161,13 @@ func TestDoingOf(t *testing.T) {
 			}},
 			{"open", []Doing{Opens}, func() error { unix.Close(open(dir+"/file", unix.O_RDWR)); return nil }},
 			{"open truncating", []Doing{Truncates}, func() error { unix.Close(open(dir+"/file", unix.O_RDONLY|unix.O_TRUNC)); return nil }},
-			{"openat2", []Doing{Unknown}, func() error {
+			{"openat2", []Doing{Opens}, func() error {
 				h, err := unix.Openat2(unix.AT_FDCWD, dir+"/file", &unix.OpenHow{Flags: unix.O_RDWR})
+				unix.Close(h)
+				return err
+			}},
+			{"openat2 truncating", []Doing{Truncates}, func() error {
+				h, err := unix.Openat2(unix.AT_FDCWD, dir+"/file", &unix.OpenHow{Flags: unix.O_RDWR | unix.O_TRUNC})
 				unix.Close(h)
 				return err
 			}},
