@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,14 +12,8 @@ import (
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
-	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/volume"
 )
-
-// window is the longest that anybody waits for the instant. It is a matter of
-// milliseconds as a rule; when it is over, the volumes are thawed and everybody
-// goes on, whatever the set has come to.
-const window = 2 * time.Second
 
 // A set is what one Prepare made ready.
 type set struct {
@@ -43,46 +36,6 @@ type set struct {
 	left    int  // targets that are not released
 	over    bool
 	beating chan struct{}
-}
-
-// heart is how long this process may not answer while the filter is armed:
-// then the guard ends it, and with it everybody's waiting.
-const heart = time.Second
-
-// listen takes notes of what was announced, which else takes the kernel's
-// memory.
-func (s *set) listen() {
-	for _, t := range s.targets {
-		t.explained(0)
-	}
-}
-
-// beat tells the guard that we are well, until the set ends.
-func (s *set) beat() error {
-	if s.beating != nil {
-		return nil
-	}
-	if err := s.guard.Heart(heart); err != nil {
-		return err
-	}
-	s.beating = make(chan struct{})
-	go func(g *guard.Guard, end chan struct{}) {
-		tick := time.NewTicker(heart / 10)
-		defer tick.Stop()
-		n := 0
-		for {
-			select {
-			case <-end:
-				return
-			case <-tick.C:
-				g.Beat()
-				if n++; n%10 == 0 {
-					s.listen()
-				}
-			}
-		}
-	}(s.guard, s.beating)
-	return nil
 }
 
 // Prepare builds the index of each volume and makes ready all else.
@@ -137,140 +90,6 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 
 // Instants is 1: all volumes of the set are frozen together.
 func (s *set) Instants() int { return 1 }
-
-// Hold lets nobody pass any more and freezes all volumes.
-func (s *set) Hold(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.held || s.resumed || s.left < len(s.targets) {
-		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
-	}
-	s.held = true
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
-		return err
-	}
-	if err := s.beat(); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
-	}
-	if err := s.track(ctx); err != nil {
-		return err
-	}
-	if err := s.guard.Hold(window); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
-	}
-	s.timer = time.AfterFunc(window, s.expire)
-	for _, t := range s.targets {
-		t.shut = time.Now()
-		t.mapped(t.filter.shut())
-	}
-	if err := s.suspend(ctx); err != nil {
-		return err
-	}
-	return s.inTime()
-}
-
-// enter waits until no other set is at its instant on any of the volumes, in
-// an order that is the same for all sets.
-func (s *set) enter(ctx context.Context) error {
-	sorted := slices.SortedFunc(slices.Values(s.targets), func(a, b *target) int { return strings.Compare(string(a.Volume()), string(b.Volume())) })
-	for _, t := range sorted {
-		if err := t.filter.enter(ctx, s); err != nil {
-			return errors.Join(t.failed("hold", err), s.leave())
-		}
-		s.entered = append(s.entered, t)
-	}
-	return nil
-}
-
-func (s *set) leave() error {
-	var errs []error
-	for _, t := range s.entered {
-		errs = append(errs, t.filter.leave(s))
-	}
-	s.entered = nil
-	return errors.Join(errs...)
-}
-
-// suspend waits for those who are past the filter and freezes the volumes.
-func (s *set) suspend(ctx context.Context) error {
-	if err := s.drain(ctx); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
-	}
-	for _, t := range s.targets {
-		if err := t.letCopiesEnd(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-	}
-	for _, t := range s.order {
-		if err := t.freeze(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-	}
-	return nil
-}
-
-// expire lets everybody go on when the window is over. The guard thaws at the
-// same time.
-func (s *set) expire() {
-	s.expired.Store(true)
-	for _, t := range s.targets {
-		t.lose(errLate)
-		_ = t.filter.open(s, nil)
-	}
-}
-
-func (s *set) inTime() error {
-	if s.expired.Load() {
-		return problem.Newf(problem.FreezeBlocked, s.id, "the instant could not be fixed within %s, so everybody was let go on: the server has too much to do", window)
-	}
-	return nil
-}
-
-// track brings the indexes up to date and finds what is hot, while new
-// mappings are noted. Who was about to map a file when that began has done so
-// when the search begins.
-func (s *set) track(ctx context.Context) error {
-	for _, t := range s.targets {
-		if err := t.settle(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-		if err := t.builder.Watchful(); err != nil {
-			return t.failed("hold", err)
-		}
-		if err := t.filter.track(); err != nil {
-			return t.failed("hold", err)
-		}
-	}
-	if err := s.drain(ctx); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
-	}
-	for _, t := range s.targets {
-		if err := t.look(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-	}
-	// What is dirty is written before anybody waits, twice because the first
-	// time may take long; then the index again.
-	for range 2 {
-		for _, t := range s.targets {
-			if err := freeze.Sync(t.filter.root); err != nil {
-				return t.failed("hold", err)
-			}
-		}
-	}
-	for _, t := range s.targets {
-		if err := t.settle(ctx); err != nil {
-			return t.failed("hold", err)
-		}
-	}
-	return nil
-}
 
 // Commit fixes the instant.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
