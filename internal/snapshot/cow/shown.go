@@ -118,6 +118,9 @@ const nowhere = "/proc/self/fd/none"
 
 // forgetTouched drops what was told before the instant. The volume is frozen.
 func (t *target) forgetTouched() error {
+	t.faultsMu.Lock()
+	defer t.faultsMu.Unlock()
+	t.altered = map[uint64]bool{}
 	return t.touched.Read(func(*fanotify.Change) {})
 }
 

@@ -124,7 +124,7 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 	if t.index, err = t.builder.Finish(slices.Concat(inodes(t.hot), inodes(t.written))); err != nil {
 		return err
 	}
-	if t.altered, err = map[uint64]bool{}, t.forgetTouched(); err != nil {
+	if err = t.forgetTouched(); err != nil {
 		return err
 	}
 	t.taken = instant
