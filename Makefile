@@ -30,8 +30,9 @@ lint: ## gofmt, vet, staticcheck
 race: packages ## run the tests of the packages with goroutines under the race detector
 	$(GO) test -race -short -p 1 -timeout 20m ./internal/backup ./internal/job ./internal/repository ./internal/snapshot/... ./internal/tree
 
-soak: packages ## run what takes too long for every day: a directory with a million names
+soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
+	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow
 
 bench: build ## compare with restic, borg and kopia on the same data; takes a while
 	./test/packages bench

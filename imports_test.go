@@ -35,6 +35,7 @@ var may = map[string]string{
 	"internal/sys/opened":     "",
 	"internal/sys/peer":       "",
 	"internal/sys/process":    "",
+	"internal/sys/terminal":   "",
 	"internal/sys/writing":    "", // for tests
 
 	"internal/tool":    "",
@@ -50,7 +51,8 @@ var may = map[string]string{
 
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/agent":               "internal/snapshot internal/volume internal/problem internal/tool internal/sys/peer",
+	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
@@ -62,7 +64,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem",
+	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }

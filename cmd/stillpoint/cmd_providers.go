@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/backup"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
 )
 
@@ -20,7 +21,9 @@ func newProviders(e *env) *cobra.Command {
 		Short: "show which snapshot providers can take a volume, and why or why not",
 		Long: `Shows, for the volume that holds PATH and those mounted below it, or for all
 volumes of this host, what each snapshot provider says of it, and which one
-` + "`backup`" + ` would choose.`,
+` + "`backup`" + ` would choose. With PATH it also shows what is in use now so that
+changes make no event, by process, and what to do about it; a snapshot by cow
+copies such files at its instant, up to a limit.`,
 		Example: `  stillpoint providers /srv
   stillpoint providers --json`,
 		Args: between(0, 1, ""),
@@ -41,6 +44,11 @@ type candidateInfo struct {
 	Chosen     bool         `json:"chosen"`
 	Code       problem.Code `json:"code,omitempty"`
 	Reason     string       `json:"reason"`
+
+	// With PATH, of a provider that is chosen and must know.
+	Unseen       []unseenInfo `json:"unseen,omitempty"`
+	UnseenCode   problem.Code `json:"unseen_code,omitempty"`
+	UnseenReason string       `json:"unseen_reason,omitempty"`
 }
 
 func runProviders(ctx context.Context, e *env, args []string) error {
@@ -55,7 +63,11 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 	}
 	infos := []candidateInfo{}
 	for _, c := range cs {
-		infos = append(infos, candidateInfoOf(c))
+		i := candidateInfoOf(c)
+		if path != "" && c.Chosen {
+			i.addUnseen(ctx, c.Volume)
+		}
+		infos = append(infos, i)
 	}
 	if e.json {
 		return e.print(infos)
@@ -72,7 +84,31 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", quote(i.Mount), i.Type, i.Provider, able, quote(strings.ReplaceAll(i.Reason, "\n", "; ")))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, i := range infos {
+		e.printUnseen(i.Mount, i.Unseen)
+		if i.UnseenReason != "" {
+			fmt.Fprintf(e.stdout, "\nWhat is in use on %s is not known: %s\n", quote(i.Mount), i.UnseenReason)
+		}
+	}
+	return nil
+}
+
+// addUnseen asks the provider what it would have to take care of.
+func (i *candidateInfo) addUnseen(ctx context.Context, v volume.Volume) {
+	for _, p := range residents() {
+		w, ok := p.(snapshot.Watcher)
+		if !ok || p.Name() != i.Provider {
+			continue
+		}
+		unseen, err := w.Unseen(ctx, v)
+		i.Unseen = unseenInfos(unseen)
+		if err != nil {
+			i.UnseenCode, i.UnseenReason = problem.CodeOf(err), problem.Text(err)
+		}
+	}
 }
 
 func candidateInfoOf(c backup.Candidate) candidateInfo {

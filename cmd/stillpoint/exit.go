@@ -31,9 +31,12 @@ type reported struct{ error }
 func (r reported) Unwrap() error { return r.error }
 
 func exitCode(err error) int {
+	var x exited
 	switch {
 	case err == nil:
 		return exitComplete
+	case errors.As(err, &x):
+		return int(x)
 	case errors.Is(err, errExceptions):
 		return exitExceptions
 	}
@@ -50,7 +53,7 @@ func exitCode(err error) int {
 
 // say prints an error, once, with its code and where to read on.
 func (e *env) say(err error) {
-	if err == nil || errors.Is(err, errExceptions) || errors.As(err, new(reported)) || errors.Is(err, syscall.EPIPE) {
+	if err == nil || errors.Is(err, errExceptions) || errors.As(err, new(reported)) || errors.As(err, new(exited)) || errors.Is(err, syscall.EPIPE) {
 		return
 	}
 	code := problem.CodeOf(err)

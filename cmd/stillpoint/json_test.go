@@ -18,10 +18,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"stillpoint/internal/agent"
 	"stillpoint/internal/backup"
+	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/tree"
 	"stillpoint/internal/volume"
 )
@@ -142,7 +145,11 @@ func TestNamesInJSON(t *testing.T) {
 			t.Errorf("%s shows no name that is an approximation:\n%s", name, text)
 		}
 	}
+	status := agent.Status{Volumes: []agent.VolumeStatus{{Points: []string{"p\xff"}, Unseen: []snapshot.Unseen{{Paths: []string{"u\xff"}}}}}}
+	kept := agent.Kept{Paths: []string{"p\xff"}, Mounts: []string{"m\xff"}, Uncovered: []capture.Uncovered{{Path: "u\xff"}},
+		Volumes: []agent.KeptVolume{{Gaps: []snapshot.Gap{{Path: "g\xff"}}}}}
 	for name, v := range map[string]any{
+		"agent status": agentInfoOf(status), "snapshot list": snapshotInfoOf(kept),
 		"volumes": volumeInfoOf(&v), "providers": candidateInfoOf(backup.Candidate{Volume: v}), "ls": entryOf("p\xff", &record),
 	} {
 		var b bytes.Buffer

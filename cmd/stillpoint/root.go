@@ -26,6 +26,7 @@ Environment:
   STILLPOINT_REPO           stands for --repo everywhere
   STILLPOINT_PASSWORD       the password of the repository
   STILLPOINT_PASSWORD_FILE  a file that holds it, as --password-file
+  STILLPOINT_AGENT          the agent's socket (default /run/stillpoint/agent.sock)
   STILLPOINT_STATE          folder for the job logs (default /var/lib/stillpoint)`
 
 const rootExample = `  stillpoint init --repo /backup/repo
@@ -51,7 +52,8 @@ func newRoot(e *env) *cobra.Command {
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.AddCommand(
 		newInit(e), newBackup(e), newBackups(e), newLs(e), newRestore(e), newVerify(e),
-		newVolumes(e), newProviders(e), newExplain(e), newJob(e), newClean(e), newVersion(e),
+		newVolumes(e), newProviders(e), newExplain(e), newJob(e), newClean(e),
+		newAgent(e), newSnapshot(e), newRun(e), newVersion(e),
 	)
 	c.InitDefaultHelpCmd()
 	c.InitDefaultCompletionCmd()

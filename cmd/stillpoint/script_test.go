@@ -14,9 +14,14 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"stillpoint/internal/agent"
+	"stillpoint/internal/guard"
 )
 
 func TestMain(m *testing.M) {
+	guard.Main()
+	agent.Main(newCow)
 	testscript.Main(m, map[string]func(){"stillpoint": main})
 }
 

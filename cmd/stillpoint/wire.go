@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 
@@ -16,8 +17,14 @@ import (
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers() []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCow(), Socket: agent.Socket}}
+	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCow(), Socket: agentSocket()}}
 }
+
+// residents are the same for the agent that stays: those take snapshots in it.
+func residents() []snapshot.Provider { return []snapshot.Provider{btrfs.New(host), newCow()} }
+
+// agentSocket is where that one listens.
+func agentSocket() string { return cmp.Or(os.Getenv("STILLPOINT_AGENT"), agent.Socket) }
 
 // newCow makes the provider that an agent has.
 func newCow() snapshot.Provider { return cow.New(host, cow.Options{}) }

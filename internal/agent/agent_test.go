@@ -25,7 +25,7 @@ func serve(tb testing.TB, p snapshot.Provider) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- NewServer(p).Serve(ctx, l) }()
-	c, err := Dial(tb.Context(), address)
+	c, err := Dial(tb.Context(), address, p.Name())
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"stillpoint/internal/problem"
@@ -16,34 +17,45 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// A Client is the provider that a Server has. It may be used by several
+// A Client is a provider that a Server has. It may be used by several
 // goroutines.
 type Client struct {
-	http     *http.Client
+	line
 	greeting greeting
 	session  io.Closer
 }
 
-// Dial connects to the Server at a Unix socket; an address that begins with
-// "@" is abstract. What is made through the Client ends with Close, and with
-// this process.
-func Dial(ctx context.Context, address string) (*Client, error) {
-	transport := &http.Transport{
+// A line is how requests go to a Server.
+type line struct{ http *http.Client }
+
+func lineTo(address string) line {
+	return line{&http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", address)
 		},
 		DisableCompression: true,
-	}
-	c := &Client{http: &http.Client{Transport: transport}}
+	}}}
+}
+
+// Dial connects to the Server at a Unix socket, for the provider with the name;
+// an address that begins with "@" is abstract, and no name stands for the
+// Server's first provider. What is made through the Client ends with Close, and
+// with this process.
+func Dial(ctx context.Context, address, provider string) (*Client, error) {
+	c := &Client{line: lineTo(address)}
 	// The session outlives ctx.
-	request, err := http.NewRequest(http.MethodGet, base+"/session", nil)
+	request, err := http.NewRequest(http.MethodGet, base+"/session?provider="+url.QueryEscape(provider), nil)
 	if err != nil {
 		return nil, err
 	}
 	response, err := c.do(ctx, request)
 	if err != nil {
 		return nil, err
+	}
+	if response.StatusCode == http.StatusNotFound {
+		response.Body.Close()
+		return nil, errOther
 	}
 	if err := gob.NewDecoder(response.Body).Decode(&c.greeting); err != nil {
 		response.Body.Close()
@@ -56,8 +68,11 @@ func Dial(ctx context.Context, address string) (*Client, error) {
 // base is the URL that all others begin with; the host means nothing.
 const base = "http://agent" + prefix
 
+// errOther is of an agent that does not know what it is asked for.
+var errOther = problem.Newf(problem.NoAgent, "", "the agent that runs is of another version: start it once more")
+
 // do is http.Do, cancelled by ctx only until the answer begins.
-func (c *Client) do(ctx context.Context, request *http.Request) (*http.Response, error) {
+func (c line) do(ctx context.Context, request *http.Request) (*http.Response, error) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
 	response, err := c.http.Do(request.WithContext(own))
@@ -91,7 +106,7 @@ func (c *Client) Close() error {
 }
 
 // call sends a request and decodes the answer into into, unless that is nil.
-func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
+func (c line) call(ctx context.Context, method, path string, body, into any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -124,6 +139,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 		}
 		return f.err()
 	}
+	if response.StatusCode == http.StatusNotFound {
+		return errOther
+	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the agent answers %s to %s %s", response.Status, method, path)
 	}
@@ -141,7 +159,7 @@ func (c *Client) About() string { return c.greeting.About }
 
 // Check asks the agent's provider.
 func (c *Client) Check(ctx context.Context, v volume.Volume) error {
-	return c.call(ctx, http.MethodPost, "/check", v, nil)
+	return c.call(ctx, http.MethodPost, c.path()+"/check", v, nil)
 }
 
 // Prepare prepares a set in the agent.

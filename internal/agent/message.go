@@ -9,7 +9,7 @@ import (
 )
 
 // prefix begins all paths. It changes with the messages.
-const prefix = "/1"
+const prefix = "/2"
 
 // A greeting is what a client learns first.
 type greeting struct {

@@ -72,7 +72,7 @@ func Start(ctx context.Context) (*Client, error) {
 		return nil, fmt.Errorf("start agent: %w", err)
 	}
 	go func() { _ = p.Wait() }()
-	c, err := Dial(ctx, l.Addr().String())
+	c, err := Dial(ctx, l.Addr().String(), "")
 	if err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start agent: %w", err)
@@ -123,7 +123,7 @@ func (p *Provider) connect(ctx context.Context) (*Client, error) {
 	if p.client != nil {
 		return p.client, nil
 	}
-	c, err := Dial(ctx, p.Socket)
+	c, err := Dial(ctx, p.Socket, p.Local.Name())
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		c, err = Start(ctx)

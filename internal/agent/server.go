@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,9 +23,11 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// A Server offers a provider.
+// A Server offers providers.
 type Server struct {
-	provider snapshot.Provider
+	providers []snapshot.Provider // best first
+	log       *slog.Logger
+	routes    func(*http.ServeMux) // of what a resident agent does besides; may be nil
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -31,18 +35,22 @@ type Server struct {
 	idle     func() // is called when the last session has ended; may be nil
 }
 
-// A session is one client and what it holds.
+// A session is one client of one provider, and what it holds.
 type session struct {
+	provider snapshot.Provider
+	client   int // its process
+	since    time.Time
+
 	mu        sync.Mutex
 	sets      map[string]snapshot.Pending
 	snapshots []snapshot.Snapshot
-	foreign   map[int]bool // of these, by index, what others left
+	foreign   map[int]bool // of these, by index, what others left, and what is released
 	over      bool
 }
 
-// NewServer makes a Server.
-func NewServer(p snapshot.Provider) *Server {
-	return &Server{provider: p, sessions: map[string]*session{}}
+// NewServer makes a Server. The first provider is that of clients who name none.
+func NewServer(providers ...snapshot.Provider) *Server {
+	return &Server{providers: providers, log: slog.New(slog.DiscardHandler), sessions: map[string]*session{}}
 }
 
 // Serve answers what comes to l, a Unix socket, from our own user or root,
@@ -50,14 +58,18 @@ func NewServer(p snapshot.Provider) *Server {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+prefix+"/session", s.session)
-	s.handle(mux, "POST "+prefix+"/check", s.check)
+	s.handle(mux, "POST "+prefix+"/session/{session}/check", s.check)
 	s.handle(mux, "POST "+prefix+"/session/{session}/set/{set}/prepare", s.prepare)
 	s.handle(mux, "POST "+prefix+"/session/{session}/set/{set}/{step}", s.step)
 	s.handle(mux, "POST "+prefix+"/session/{session}/leftovers", s.leftovers)
 	s.handle(mux, "GET "+prefix+"/session/{session}/snapshot/{n}", s.look)
 	s.handle(mux, "DELETE "+prefix+"/session/{session}/snapshot/{n}", s.release)
+	if s.routes != nil {
+		s.routes(mux)
+	}
 	server := &http.Server{
 		Handler:     mux,
+		ConnContext: withClient,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    log.New(io.Discard, "", 0),
 	}
@@ -89,6 +101,22 @@ func (l *ours) Accept() (net.Conn, error) {
 	}
 }
 
+// clientKey is where a request's context has the process at the other end.
+type clientKey struct{}
+
+func withClient(ctx context.Context, c net.Conn) context.Context {
+	pid := 0
+	if u, ok := c.(*net.UnixConn); ok {
+		pid, _, _ = peer.Of(u) // ours has asked it once already
+	}
+	return context.WithValue(ctx, clientKey{}, pid)
+}
+
+func clientOf(r *http.Request) int {
+	pid, _ := r.Context().Value(clientKey{}).(int)
+	return pid
+}
+
 // handle adds a handler whose error goes to the client.
 func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request) (any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -105,23 +133,40 @@ func (s *Server) handle(mux *http.ServeMux, pattern string, f func(*http.Request
 
 // session lasts as long as the client's connection.
 func (s *Server) session(w http.ResponseWriter, r *http.Request) {
+	provider := s.provider(r.URL.Query().Get("provider"))
+	if provider == nil {
+		http.NotFound(w, r)
+		return
+	}
 	id := rand.Text()
-	own := &session{sets: map[string]snapshot.Pending{}, foreign: map[int]bool{}}
+	own := &session{provider: provider, client: clientOf(r), since: time.Now(), sets: map[string]snapshot.Pending{}, foreign: map[int]bool{}}
 	s.mu.Lock()
 	s.sessions[id] = own
 	s.open.Add(1)
 	s.mu.Unlock()
 	defer s.open.Done()
-	if gob.NewEncoder(w).Encode(greeting{s.provider.Name(), s.provider.About(), id}) == nil && http.NewResponseController(w).Flush() == nil {
+	if gob.NewEncoder(w).Encode(greeting{provider.Name(), provider.About(), id}) == nil && http.NewResponseController(w).Flush() == nil {
 		<-r.Context().Done()
 	}
-	own.end(context.WithoutCancel(r.Context()))
+	if n := own.end(context.WithoutCancel(r.Context())); n > 0 {
+		s.log.Info("client gone, its snapshots released", "client", own.client, "snapshots", n)
+	}
 	s.mu.Lock()
 	delete(s.sessions, id)
 	s.mu.Unlock()
 	if s.idle != nil && s.isIdle() {
 		s.idle()
 	}
+}
+
+// provider is the one with the name, nil where there is none.
+func (s *Server) provider(name string) snapshot.Provider {
+	for _, p := range s.providers {
+		if name == "" || p.Name() == name {
+			return p
+		}
+	}
+	return nil
 }
 
 func (s *Server) isIdle() bool {
@@ -133,8 +178,8 @@ func (s *Server) isIdle() bool {
 // endTime is how long is tried to release what a client left.
 const endTime = 2 * time.Minute
 
-// end takes back what the client holds.
-func (own *session) end(ctx context.Context) {
+// end takes back what the client holds, and returns how many snapshots that were.
+func (own *session) end(ctx context.Context) (released int) {
 	ctx, cancel := context.WithTimeout(ctx, endTime)
 	defer cancel()
 	own.mu.Lock()
@@ -149,8 +194,10 @@ func (own *session) end(ctx context.Context) {
 	for i, snap := range own.snapshots {
 		if !own.foreign[i] {
 			_ = snap.Release(ctx)
+			released++
 		}
 	}
+	return released
 }
 
 // add keeps snapshots and returns what the client is to know of them.
@@ -168,11 +215,15 @@ func (own *session) add(snaps []snapshot.Snapshot, foreign bool) []taken {
 }
 
 func (s *Server) check(r *http.Request) (any, error) {
+	own, err := s.of(r)
+	if err != nil {
+		return nil, err
+	}
 	var v volume.Volume
 	if err := gob.NewDecoder(r.Body).Decode(&v); err != nil {
 		return nil, err
 	}
-	return nil, s.provider.Check(r.Context(), v)
+	return nil, own.provider.Check(r.Context(), v)
 }
 
 var errNoSession = problem.Newf(problem.SnapshotLost, "", "the agent does not know this session")
@@ -196,7 +247,7 @@ func (s *Server) prepare(r *http.Request) (any, error) {
 		return nil, err
 	}
 	id := r.PathValue("set")
-	pending, err := s.provider.Prepare(r.Context(), id, ts)
+	pending, err := own.provider.Prepare(r.Context(), id, ts)
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +283,7 @@ func (s *Server) step(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		s.log.Info("snapshots taken", "client", own.client, "set", r.PathValue("set"), "provider", own.provider.Name(), "snapshots", len(snaps))
 		return own.add(snaps, false), nil
 	default:
 		return nil, fmt.Errorf("no step %q", step)
@@ -243,7 +295,7 @@ func (s *Server) leftovers(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	snaps, err := s.provider.Leftovers(r.Context())
+	snaps, err := own.provider.Leftovers(r.Context())
 	return found{own.add(snaps, true), failureOf(err)}, nil
 }
 
@@ -275,5 +327,19 @@ func (s *Server) release(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, snap.Release(r.Context())
+	if err := snap.Release(r.Context()); err != nil {
+		return nil, err
+	}
+	s.log.Info("snapshot released", "client", clientOf(r), "id", snap.ID())
+	if own, err := s.of(r); err == nil {
+		own.forget(snap)
+	}
+	return nil, nil
+}
+
+// forget is for a snapshot that was released: only its number stays.
+func (own *session) forget(snap snapshot.Snapshot) {
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	own.foreign[slices.Index(own.snapshots, snap)] = true
 }

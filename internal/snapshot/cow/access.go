@@ -79,3 +79,22 @@ func (a *access) changes() (from, end int64, some bool) {
 func (a *access) maps() bool {
 	return a.Kind == fanotify.Access && (a.does() == process.MapsShared || a.does() == process.Unknown)
 }
+
+// behind tells whether it is a write to another file, below which this one lies:
+// an overlay, or a FUSE file system that lets the kernel write itself. These can
+// change it without events, too.
+func (a *access) behind() bool {
+	if a.Kind == fanotify.OpenFile || a.does() != process.Writes {
+		return false
+	}
+	c, err := process.CallOf(int(a.TID))
+	if err != nil {
+		return false
+	}
+	switch c.Number {
+	case syscall.SYS_WRITE, syscall.SYS_PWRITE64, syscall.SYS_WRITEV, syscall.SYS_PWRITEV, syscall.SYS_FALLOCATE:
+		f, err := process.FileOf(int(a.TID), int(int32(c.Args[0])))
+		return err == nil && (f.Ino != a.st.Ino || f.Dev != a.st.Dev)
+	}
+	return false
+}

@@ -161,6 +161,9 @@ func (f *filter) save(a *access, shields []*shield.Shield) {
 	if !some {
 		return
 	}
+	if a.behind() {
+		from, end = 0, -1
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, s := range shields {

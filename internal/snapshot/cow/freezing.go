@@ -20,8 +20,11 @@ const (
 	freezeTries    = 50 * time.Millisecond  // between two attempts to end that
 )
 
-// freeze suspends writes to the volume.
+// freeze suspends writes to the volume. When another program has done that, it
+// gives up before the guard, which cannot know whose freeze it is, would end it.
 func (t *target) freeze(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, t.set.since.Add(window*3/4))
+	defer cancel()
 	for {
 		err := t.freezeOnce()
 		if err == nil {

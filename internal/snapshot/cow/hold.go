@@ -41,8 +41,8 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.track(ctx); err != nil {
 		return err
 	}
-	if err := s.guard.Hold(window); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	if err := s.watched(); err != nil {
+		return err
 	}
 	s.timer = time.AfterFunc(window, s.expire)
 	for _, t := range s.targets {
@@ -75,6 +75,15 @@ func (s *set) leave() error {
 	}
 	s.entered = nil
 	return errors.Join(errs...)
+}
+
+// watched begins the time in which the guard lets volumes be frozen.
+func (s *set) watched() error {
+	s.since = time.Now()
+	if err := s.guard.Hold(window); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	}
+	return nil
 }
 
 // suspend waits for those who are past the filter and freezes the volumes.
@@ -160,7 +169,7 @@ const heart = time.Second
 // memory.
 func (s *set) listen() {
 	for _, t := range s.targets {
-		t.explained(0)
+		t.explained(0, 0)
 	}
 }
 
@@ -176,18 +185,26 @@ func (s *set) beat() error {
 	go func(g *guard.Guard, end chan struct{}) {
 		tick := time.NewTicker(heart / 10)
 		defer tick.Stop()
-		n := 0
 		for {
 			select {
 			case <-end:
 				return
 			case <-tick.C:
 				g.Beat()
-				if n++; n%10 == 0 {
-					s.listen()
-				}
 			}
 		}
 	}(s.guard, s.beating)
+	go func(end chan struct{}) { // by itself: what is to be read can be much
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				s.listen()
+			}
+		}
+	}(s.beating)
 	return nil
 }

@@ -3,7 +3,6 @@ package cow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -149,8 +148,8 @@ func (t *target) sinceEarly() (size int64, err error) {
 // pause ends all writes that are under way, and takes the right to store into
 // mapped pages away.
 func (s *set) pause(ctx context.Context, ts []*target) error {
-	if err := s.guard.Hold(window); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
+	if err := s.watched(); err != nil {
+		return err
 	}
 	var errs []error
 	for _, t := range ts {

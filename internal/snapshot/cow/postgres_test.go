@@ -25,9 +25,9 @@ func TestPostgreSQL(t *testing.T) {
 type postgres struct {
 	programs string // where PostgreSQL's are
 	as       *syscall.SysProcAttr
-	socket   string // directory
+	socket   string     // directory
 	ended    chan error // of pgbench
-	from, to int64 // transactions
+	from, to int64      // transactions
 }
 
 func (d *postgres) start(r *rig, dir string) {

@@ -145,7 +145,7 @@ func TestWindow(t *testing.T) {
 		if took := time.Since(began); took < window/2 || took > window+time.Second {
 			t.Errorf("a write waited for %v", took)
 		}
-		if _, err := pending.Commit(t.Context()); problem.CodeOf(err) == problem.Uncatalogued || err == nil {
+		if _, err := pending.Commit(t.Context()); problem.CodeOf(err) != problem.FreezeBlocked {
 			t.Errorf("Commit after the window: %v", err)
 		}
 		r.must(pending.Resume(t.Context()))

@@ -23,6 +23,8 @@ type set struct {
 	order   []*target // in which they are frozen
 	guard   *guard.Guard
 
+	since time.Time // of the guard's time
+
 	commit sync.Mutex // held while Commit runs
 
 	timer   *time.Timer // ends the window

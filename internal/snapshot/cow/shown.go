@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/snapshot/cow/index"
 	"stillpoint/internal/snapshot/cow/view"
 	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/inode"
 )
 
 // A shown is a target as its view shows it.
@@ -80,21 +81,48 @@ func (t *target) Gaps() []snapshot.Gap {
 }
 
 // explained tells whether the attributes of an inode were set since the
-// instant, which moves its times without a change of content. What the group
-// has not told yet is read first: the events are in its queue before the calls
-// return that caused them.
-func (t *target) explained(number uint64) bool {
+// instant, such that this became its mtime. What the group has not told yet is
+// read first: the events are in its queue before the calls return that caused
+// them. It is read often, so that little else can have moved the mtime: a new
+// mode or owner leaves it alone, and a later one comes from something else.
+func (t *target) explained(number uint64, mtime inode.Time) bool {
 	t.faultsMu.Lock()
 	defer t.faultsMu.Unlock()
 	if t.altered == nil {
 		return false // not taken yet
 	}
 	err := t.touched.Read(func(c *fanotify.Change) {
-		if n := c.Target.Number(); n != 0 {
-			t.altered[n] = true
+		n := c.Target.Number()
+		if n == 0 {
+			return
+		}
+		fd, err := inode.Place(int(t.filter.root.Fd()), c.Target)
+		if err != nil {
+			return // gone
+		}
+		defer syscall.Close(fd)
+		if a, err := inode.Stat(fd); err == nil {
+			t.note(n, a)
 		}
 	})
-	return err == nil && t.altered[number]
+	set, ok := t.altered[number]
+	return err == nil && ok && set == mtime
+}
+
+// note notes the mtime of an inode just after its attributes were set.
+func (t *target) note(number uint64, a inode.Attributes) {
+	in := t.index.Inode(number)
+	if in == nil {
+		return
+	}
+	known, ok := t.altered[number]
+	if !ok {
+		known = in.Mtime
+	}
+	if a.Modified != known && a.Modified.Time().After(t.taken) && a.Modified != a.Changed {
+		return // it was written to, and then something was set
+	}
+	t.altered[number] = a.Modified
 }
 
 // Root is the view's root by descriptor.
@@ -120,7 +148,7 @@ const nowhere = "/proc/self/fd/none"
 func (t *target) forgetTouched() error {
 	t.faultsMu.Lock()
 	defer t.faultsMu.Unlock()
-	t.altered = map[uint64]bool{}
+	t.altered = map[uint64]inode.Time{}
 	return t.touched.Read(func(*fanotify.Change) {})
 }
 

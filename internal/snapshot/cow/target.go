@@ -59,7 +59,7 @@ type target struct {
 	// its own.
 	faultsMu sync.Mutex
 	faults   []fault
-	altered  map[uint64]bool // inodes whose attributes were set since the instant
+	altered  map[uint64]inode.Time // mtimes of inodes just after their attributes were set since the instant
 }
 
 // prepare does what takes long.
@@ -124,10 +124,10 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 	if t.index, err = t.builder.Finish(slices.Concat(inodes(t.hot), inodes(t.written))); err != nil {
 		return err
 	}
+	t.taken = instant // before anybody notes what is announced since then
 	if err = t.forgetTouched(); err != nil {
 		return err
 	}
-	t.taken = instant
 	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{
 		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Fault: t.fault,
 	})

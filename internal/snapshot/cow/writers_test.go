@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/cow/hot"
 )
@@ -50,6 +51,7 @@ func captures(few int) int {
 // before the filter and after it.
 func underWriters(t *testing.T, programs map[string]func() program) {
 	each(t, func(t *testing.T, r *rig) {
+		r.p.o.Cache.Maximum = cachefile.Bytes(1 << 30) // they write as fast as they can
 		running := map[string]program{}
 		start := func(when string) {
 			for name, made := range programs {

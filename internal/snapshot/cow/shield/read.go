@@ -8,6 +8,7 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/file"
+	"stillpoint/internal/sys/inode"
 )
 
 // ReadAt reads what the file held at the instant. It returns io.EOF at the
@@ -108,10 +109,9 @@ func (s *Shield) verify(f *guarded, fd int) error {
 		if f.in.Mtime.Is(st.Mtim.Unix()) && f.in.Ctime.Is(st.Ctim.Unix()) && st.Size == f.in.Size {
 			return nil
 		}
-		touched := s.o.Touched != nil && s.o.Touched(f.in.Number)
-		written := time.Unix(st.Mtim.Unix()).After(s.o.Instant) && st.Mtim != st.Ctim // written, and then touched
+		touched := s.o.Touched != nil && s.o.Touched(f.in.Number, inode.TimeOf(st.Mtim.Unix()))
 		switch {
-		case st.Size != f.in.Size, written:
+		case st.Size != f.in.Size:
 			return errTorn
 		case touched:
 			return nil

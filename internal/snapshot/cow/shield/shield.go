@@ -51,9 +51,9 @@ type Shield struct {
 // Options of a Shield.
 type Options struct {
 	// Touched tells whether a change of the attributes of an inode since the
-	// instant was announced that explains its times (utimes, for example).
+	// instant was announced that explains this mtime (utimes, for example).
 	// Nil explains nothing.
-	Touched func(number uint64) bool
+	Touched func(number uint64, mtime inode.Time) bool
 
 	// Distrusted tells of an inode that it may also be changed in ways that
 	// cannot be seen: it is saved whole when the first change is. Nil

@@ -1,0 +1,339 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/mount"
+	"stillpoint/internal/volume"
+)
+
+// Options of a resident agent.
+type Options struct {
+	Socket    string
+	Providers []snapshot.Provider // best first
+	Host      func(context.Context) (*volume.Table, error)
+	Paths     []string // whose volumes are watched; none stands for all that can be
+	Version   string
+	Log       *slog.Logger
+	Ready     func() // is called when clients can come and volumes are watched
+}
+
+// A Resident is the agent that stays: it watches volumes, so that what is opened
+// there needs no care later, and keeps snapshots that nobody waits for.
+type Resident struct {
+	o       Options
+	server  *Server
+	store   store
+	rates   rates
+	started time.Time
+	said    map[string]bool      // what was said of volumes
+	named   map[string]volume.ID // the volume that each of the paths was on at first
+}
+
+// Run runs a resident agent until ctx is over. It fails with the code busy where
+// another one has the socket.
+func Run(ctx context.Context, o Options) error {
+	l, unlock, err := listen(o.Socket)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r := &Resident{o: o, server: NewServer(o.Providers...), started: time.Now(), said: map[string]bool{}, named: map[string]volume.ID{}}
+	r.server.log = o.Log
+	r.server.routes = func(mux *http.ServeMux) {
+		r.server.handle(mux, "GET "+prefix+"/status", r.status)
+		r.server.handle(mux, "POST "+prefix+"/kept", r.create)
+		r.server.handle(mux, "GET "+prefix+"/kept", r.list)
+		r.server.handle(mux, "GET "+prefix+"/kept/{id}", r.pieces)
+		r.server.handle(mux, "DELETE "+prefix+"/kept/{id}", r.delete)
+		r.server.handle(mux, "POST "+prefix+"/kept/{id}/mount", r.noteMount)
+	}
+	return r.run(ctx, l)
+}
+
+func (r *Resident) run(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.sweep(ctx)
+	r.sync(ctx)
+	watched := make(chan error, 1)
+	changed := make(chan struct{}, 1)
+	go func() {
+		err := mount.Watch(ctx.Done(), func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			cancel() // an agent that is blind is none
+		}
+		watched <- err
+	}()
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		r.look(ctx, changed)
+	}()
+	r.o.Log.Info("agent started", "socket", r.o.Socket, "version", r.o.Version)
+	r.o.Ready()
+	err := r.server.Serve(ctx, l)
+	cancel()
+	<-looked
+	err = errors.Join(err, <-watched, r.end())
+	r.o.Log.Info("agent ended")
+	return err
+}
+
+// calm is how long mounts may come and go before they are looked at again: a host
+// of containers never rests.
+const calm = 300 * time.Millisecond
+
+// look keeps an eye on mounts and snapshots.
+func (r *Resident) look(ctx context.Context, changed <-chan struct{}) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			r.sync(ctx)
+			select {
+			case <-ctx.Done():
+			case <-time.After(calm):
+			}
+		case <-tick.C:
+			var all []snapshot.Watched
+			for _, w := range r.watchers() {
+				all = append(all, w.Watched()...)
+			}
+			r.rates.sample(all)
+			for _, k := range r.store.newlyLost() {
+				for _, v := range k.Volumes {
+					if v.Code != "" {
+						r.o.Log.Error("snapshot lost", "id", k.ID, "volume", v.Volume, "code", v.Code, "reason", v.Reason)
+					}
+				}
+			}
+		}
+	}
+}
+
+func (r *Resident) watchers() []snapshot.Watcher {
+	var all []snapshot.Watcher
+	for _, p := range r.o.Providers {
+		if w, ok := p.(snapshot.Watcher); ok {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+// sync watches what is to be watched, and nothing else.
+func (r *Resident) sync(ctx context.Context) {
+	t, err := r.o.Host(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.o.Log.Error("mounts cannot be read", "reason", err)
+		}
+		return
+	}
+	wanted := r.wanted(t)
+	for _, w := range r.watchers() {
+		is := map[volume.ID]bool{}
+		for _, of := range w.Watched() {
+			if _, want := wanted[of.Volume]; of.Kept && want {
+				is[of.Volume] = true
+			} else if of.Kept {
+				r.say(w.Unwatch(of.Volume), "volume no longer watched", of.Volume, "")
+			}
+		}
+		for id, v := range wanted {
+			if is[id] {
+				continue
+			}
+			err := w.Watch(ctx, v)
+			if problem.Is(err, problem.NoProvider) && len(r.o.Paths) == 0 || ctx.Err() != nil {
+				continue // it is not for this one
+			}
+			r.say(err, "volume watched", id, v.Mounts[0].Point)
+		}
+	}
+}
+
+// wanted are the volumes of the paths, or all of this host. The path of a volume
+// that was unmounted leads to another one, which nobody has asked for.
+func (r *Resident) wanted(t *volume.Table) map[volume.ID]volume.Volume {
+	wanted := map[volume.ID]volume.Volume{}
+	for _, path := range r.o.Paths {
+		v, _, _, err := t.Find(path)
+		if err != nil {
+			r.say(err, "", volume.ID(path), path)
+			continue
+		}
+		if first, known := r.named[path]; !known {
+			r.named[path] = v.ID
+		} else if v.ID != first {
+			continue
+		}
+		wanted[v.ID] = v
+	}
+	if len(r.o.Paths) > 0 {
+		return wanted
+	}
+	for _, v := range t.Volumes() {
+		if v.Kind == volume.Local && !v.ReadOnly {
+			wanted[v.ID] = v
+		}
+	}
+	return wanted
+}
+
+// say logs what became of a volume; of an error, once until it is another one.
+func (r *Resident) say(err error, what string, id volume.ID, point string) {
+	if err == nil {
+		r.o.Log.Info(what, "volume", id, "mounted", point)
+		return
+	}
+	key := string(id) + " " + problem.Text(err)
+	if !r.said[key] {
+		r.said[key] = true
+		r.o.Log.Warn("volume cannot be watched", "volume", id, "mounted", point, "code", problem.CodeOf(err), "reason", problem.Text(err))
+	}
+}
+
+// end releases everything.
+func (r *Resident) end() error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	errs := []error{r.store.end(ctx)}
+	for _, w := range r.watchers() {
+		for _, of := range w.Watched() {
+			errs = append(errs, w.Unwatch(of.Volume))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Source is what a mounted snapshot shows as its device: it says whose it is.
+func Source(socket string) string { return "stillpoint:" + socket }
+
+// sweep unmounts what an agent with this socket, which was killed, has left
+// mounted in this namespace.
+func (r *Resident) sweep(ctx context.Context) {
+	t, err := r.o.Host(ctx)
+	if err != nil {
+		return // which sync says
+	}
+	for _, v := range t.Volumes() {
+		if v.Source != Source(r.o.Socket) || v.FSType != "tmpfs" {
+			continue
+		}
+		for _, m := range v.Mounts {
+			err := unmount(m.Point)
+			r.o.Log.Info("snapshot of an earlier agent unmounted", "folder", m.Point, "error", err)
+		}
+	}
+}
+
+func unmount(point string) error {
+	ns, err := mount.Namespace(os.Getpid())
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	f, err := os.Open(point)
+	if err != nil {
+		return err
+	}
+	id, err := mount.ID(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return mount.Unmount(ns, point, id)
+}
+
+// listen takes the socket for us alone. unlock gives it back.
+func listen(socket string) (_ net.Listener, unlock func(), err error) {
+	defer func() {
+		if err != nil && problem.CodeOf(err) == problem.Uncatalogued {
+			code := problem.NoAgent
+			if errors.Is(err, fs.ErrPermission) {
+				code = problem.NotAllowed
+			}
+			err = problem.New(code, socket, fmt.Errorf("cannot listen here: %w", err))
+		}
+	}()
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		return nil, nil, err
+	}
+	// The lock ends with the process, a socket does not.
+	lock, err := os.OpenFile(socket+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, nil, problem.Newf(problem.Busy, socket, "another agent answers here")
+		}
+		return nil, nil, err
+	}
+	if fi, err := os.Lstat(socket); err == nil {
+		if fi.Mode().Type() != os.ModeSocket {
+			return nil, nil, problem.Newf(problem.Usage, socket, "there is a file, and it is no socket")
+		}
+		if err := os.Remove(socket); err != nil {
+			return nil, nil, err
+		}
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		l.Close()
+		return nil, nil, err
+	}
+	return l, func() {
+		l.Close() // which removes the socket, if Serve has not done so
+		// The file stays: who has opened it meanwhile must lock the same one.
+		lock.Close()
+	}, nil
+}
+
+// Notify tells systemd how this service is, if it is one (sd_notify(3)).
+func Notify(state string) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil
+	}
+	if rest, abstract := strings.CutPrefix(name, "@"); abstract {
+		name = "\x00" + rest
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(state))
+	return err
+}

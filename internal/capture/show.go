@@ -1,0 +1,42 @@
+package capture
+
+import (
+	"os"
+
+	"stillpoint/internal/sys/mount"
+)
+
+// Show puts the pieces of the snapshots where they belong, and on them again
+// what is mounted below the paths and not covered, for the programs that live in
+// a namespace.
+func (s *Set) Show(private *mount.Private) error {
+	pieces := map[string]Piece{}
+	for _, p := range s.Pieces() {
+		pieces[p.Path] = p
+	}
+	ms := make([]*os.File, len(s.Places))
+	defer func() {
+		for _, m := range ms {
+			if m != nil {
+				m.Close()
+			}
+		}
+	}()
+	var err error
+	for i, pl := range s.Places {
+		if p, ok := pieces[pl.Path]; ok {
+			ms[i], err = mount.Clone(p.Root, p.Rel)
+		} else {
+			ms[i], err = private.Clone(pl.Path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i, pl := range s.Places {
+		if err := private.Attach(ms[i], pl.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
