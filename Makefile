@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test lint race bench soak clean packages
+.PHONY: help build demo test lint race race-all bench soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,11 +27,16 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags faults ./...
 	$(GO) tool staticcheck ./...
 
-race: packages ## run the tests of the packages with goroutines under the race detector
-	$(GO) test -race -short -p 1 -timeout 20m ./internal/backup ./internal/job ./internal/repository ./internal/snapshot/... ./internal/tree
+race: packages ## run the packages that are all goroutines under the race detector; some minutes
+	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/cachefile ./internal/guard ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify
+	$(GO) test -race -short -timeout 10m -run '^Test(CacheFull|Example|Hot|Stress|Window)$$' ./internal/snapshot/cow
+
+race-all: packages ## run everything under the race detector; some half an hour
+	$(GO) test -race -short -p 1 -timeout 30m ./internal/...
 
 soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
+	STILLPOINT_TEST_CAPTURES=1000 $(GO) test -count=1 -timeout 120m -v -run '^TestStress$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow
 
 bench: build ## compare with restic, borg and kopia on the same data; takes a while

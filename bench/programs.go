@@ -175,7 +175,7 @@ func stillpoint(name, provider string) *program {
 	return &program{
 		name:     name,
 		version:  []string{"version"},
-		settings: "AES-256-GCM, zstd, for large files zstd-fastest; `--provider " + provider + "`",
+		settings: "AES-256-GCM, zstd-fastest, zstd for what is small; `--provider " + provider + "`",
 		init: func(p *program, dir string) []command {
 			return []command{{args: []string{p.path, "init"}, env: env(dir)}}
 		},

@@ -40,6 +40,8 @@ func Main(provider func() snapshot.Provider) {
 	f.Close()
 	syscall.CloseOnExec(listenFD)
 	s := NewServer(provider())
+	// The address is abstract, and so for all who share our network.
+	s.only = os.Getppid()
 	ctx, end := context.WithCancel(context.Background())
 	s.idle = end
 	late := time.AfterFunc(dialTime, func() {
@@ -104,11 +106,26 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error { return p.
 
 // Prepare prepares a set in the agent.
 func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
-	c, err := p.connect(ctx)
-	if err != nil {
-		return nil, problem.New(problem.SnapshotFailed, id, err)
+	for try := 0; ; try++ {
+		c, err := p.connect(ctx)
+		if err != nil {
+			return nil, problem.New(problem.SnapshotFailed, id, err)
+		}
+		pending, err := c.Prepare(ctx, id, ts)
+		if try > 0 || ctx.Err() != nil || !problem.Is(err, problem.SnapshotLost) {
+			return pending, err
+		}
+		p.forget(c) // the agent is another one by now
 	}
-	return c.Prepare(ctx, id, ts)
+}
+
+func (p *Provider) forget(c *Client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client == c {
+		p.client = nil
+		_ = c.Close()
+	}
 }
 
 // Leftovers is empty: an agent takes back what its clients leave, and what an

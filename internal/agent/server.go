@@ -9,11 +9,13 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ type Server struct {
 	providers []snapshot.Provider // best first
 	log       *slog.Logger
 	routes    func(*http.ServeMux) // of what a resident agent does besides; may be nil
+	only      int                  // the process that may be a client; 0 for all of our own user and root
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -75,7 +78,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	err := server.Serve(&ours{l})
+	err := server.Serve(&ours{l, s.only})
 	s.open.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
@@ -84,7 +87,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // ours lets only those in who could do all this themselves.
-type ours struct{ net.Listener }
+type ours struct {
+	net.Listener
+	only int // the process that may come in; 0 for all
+}
 
 func (l *ours) Accept() (net.Conn, error) {
 	for {
@@ -93,7 +99,8 @@ func (l *ours) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if u, ok := c.(*net.UnixConn); ok {
-			if _, uid, err := peer.Of(u); err == nil && (uid == 0 || uid == os.Geteuid()) {
+			pid, uid, err := peer.Of(u)
+			if err == nil && (uid == 0 || uid == os.Geteuid()) && (l.only == 0 || l.only == pid) {
 				return c, nil
 			}
 		}
@@ -184,15 +191,19 @@ func (own *session) end(ctx context.Context) (released int) {
 	defer cancel()
 	own.mu.Lock()
 	own.over = true
+	sets, snapshots := maps.Clone(own.sets), slices.Clone(own.snapshots) // what comes later is released at once
 	own.mu.Unlock()
-	for _, pending := range own.sets {
+	for _, pending := range sets {
 		// Nobody is there any more to be told of errors; what is held ends
 		// with this process at the latest.
 		_ = pending.Resume(ctx)
 		_ = pending.Abort(ctx)
 	}
-	for i, snap := range own.snapshots {
-		if !own.foreign[i] {
+	for i, snap := range snapshots {
+		own.mu.Lock()
+		foreign := own.foreign[i]
+		own.mu.Unlock()
+		if !foreign {
 			_ = snap.Release(ctx)
 			released++
 		}
@@ -200,12 +211,28 @@ func (own *session) end(ctx context.Context) (released int) {
 	return released
 }
 
+// taken is how many snapshots of a set there are.
+func (own *session) taken(set string) (n int) {
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	for _, snap := range own.snapshots {
+		if strings.HasPrefix(snap.ID(), set+"/") {
+			n++
+		}
+	}
+	return n
+}
+
 // add keeps snapshots and returns what the client is to know of them.
-func (own *session) add(snaps []snapshot.Snapshot, foreign bool) []taken {
+func (own *session) add(ctx context.Context, snaps []snapshot.Snapshot, foreign bool) []taken {
 	own.mu.Lock()
 	defer own.mu.Unlock()
 	var all []taken
 	for _, snap := range snaps {
+		if own.over && !foreign { // the client died at the last moment
+			_ = snap.Release(context.WithoutCancel(ctx))
+			continue
+		}
 		n := len(own.snapshots)
 		own.snapshots = append(own.snapshots, snap)
 		own.foreign[n] = foreign
@@ -275,7 +302,13 @@ func (s *Server) step(r *http.Request) (any, error) {
 	case "hold":
 		return nil, pending.Hold(r.Context())
 	case "resume":
-		return nil, pending.Resume(r.Context())
+		err := pending.Resume(r.Context())
+		// Not before: until now our own log could have been on a volume that
+		// was frozen.
+		if n := own.taken(r.PathValue("set")); n > 0 {
+			s.log.Info("snapshots taken", "client", own.client, "set", r.PathValue("set"), "provider", own.provider.Name(), "snapshots", n)
+		}
+		return nil, err
 	case "abort":
 		return nil, pending.Abort(r.Context())
 	case "commit":
@@ -283,8 +316,7 @@ func (s *Server) step(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.log.Info("snapshots taken", "client", own.client, "set", r.PathValue("set"), "provider", own.provider.Name(), "snapshots", len(snaps))
-		return own.add(snaps, false), nil
+		return own.add(r.Context(), snaps, false), nil
 	default:
 		return nil, fmt.Errorf("no step %q", step)
 	}
@@ -296,7 +328,7 @@ func (s *Server) leftovers(r *http.Request) (any, error) {
 		return nil, err
 	}
 	snaps, err := own.provider.Leftovers(r.Context())
-	return found{own.add(snaps, true), failureOf(err)}, nil
+	return found{own.add(r.Context(), snaps, true), failureOf(err)}, nil
 }
 
 func (s *Server) snapshot(r *http.Request) (snapshot.Snapshot, error) {

@@ -9,12 +9,13 @@ import (
 	"github.com/kopia/kopia/repo/compression"
 )
 
-// What new contents are compressed with, by kopia's names. Of large files there
-// is much to do, and time is what counts; doc/design/003-repository.md has the
-// numbers.
+// What new contents are compressed with, by kopia's names. Most bytes are in
+// files that are not small, and there time is what counts;
+// doc/design/003-repository.md has the numbers.
 const (
-	compressor      = "zstd"
+	compressor      = "zstd" // for what is small, and for listings
 	compressorLarge = "zstd-fastest"
+	smallContent    = 16 << 10
 )
 
 // economical writes what kopia's own compressor writes, with less memory.

@@ -111,6 +111,9 @@ func cut(size int64, holes []tree.Range) []piece {
 // piece stores one of several stretches of a file.
 func (s *storing) piece(ctx context.Context, c *tree.Content, r tree.Range, of int, n *Counters) (object.ID, error) {
 	o := object.WriterOptions{Compressor: compressor, MetadataCompressor: compressor}
+	if r.Length > smallContent {
+		o.Compressor = compressorLarge
+	}
 	if r.Length > 4*largestContent {
 		select {
 		case s.large <- struct{}{}:
@@ -118,7 +121,6 @@ func (s *storing) piece(ctx context.Context, c *tree.Content, r tree.Range, of i
 		case <-ctx.Done():
 			return object.EmptyID, context.Cause(ctx)
 		}
-		o.Compressor = compressorLarge
 		// One reads and splits, others compress and encrypt: as many as
 		// it takes to keep all processors busy.
 		o.AsyncWrites = max(1, cap(s.large)/of)
