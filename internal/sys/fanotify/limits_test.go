@@ -210,15 +210,25 @@ func TestDenied(t *testing.T) {
 		must(t, p.Arm(fs))
 		var was unix.Rlimit
 		must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
-		free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
-		must(t, err)
-		unix.Close(free)
 		done := held(t, files)
 		time.Sleep(50 * time.Millisecond) // both in the queue
-		// Room for one more descriptor.
-		must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free) + 1, Max: was.Max}))
+		runtime.GC()                      // closes what earlier tests have dropped
+		// Room for one more descriptor, and no gap below.
+		must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 200, Max: was.Max}))
+		var taken []int
+		for {
+			fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				break
+			}
+			taken = append(taken, fd)
+		}
+		unix.Close(taken[len(taken)-1])
 		events, err := p.Read(NewBuffer(4))
 		must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was))
+		for _, fd := range taken[:len(taken)-1] {
+			unix.Close(fd)
+		}
 		var denied *Denied
 		if !errors.As(err, &denied) || !errors.Is(err, unix.EMFILE) || len(events) != 1 {
 			t.Errorf("%d events, %v", len(events), err)
