@@ -14,8 +14,12 @@ import (
 	"unsafe"
 )
 
-// A counter is how many steps a process has begun and done.
-type counter struct{ begun, done atomic.Uint64 }
+// A counter is how many steps a process has begun and done, and how many
+// nanoseconds the longest one took.
+type counter struct {
+	begun, done atomic.Uint64
+	longest     atomic.Int64
+}
 
 func counterIn(m []byte) *counter { return (*counter)(unsafe.Pointer(&m[0])) }
 

@@ -67,18 +67,23 @@ func underWriters(t *testing.T, programs map[string]func() program) {
 		r.must(err)
 		t.Cleanup(func() { r.must(r.p.giveBack(r.target.Volume.ID, f)) })
 		start("shielded")
-		var longest, saved, kept = time.Duration(0), int64(0), 0
+		var longest, waited, saved, kept = time.Duration(0), time.Duration(0), int64(0), 0
 		for n := range captures(3) {
 			time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
 			s := r.captureOf(n, running)
 			longest, saved = max(longest, s.held), max(saved, s.Cached())
 			kept += len(inodes(s.hot))
+			for _, p := range running {
+				if c, ok := p.(*child); ok {
+					waited = max(waited, c.within(r))
+				}
+			}
 			if t.Failed() {
 				t.Fatalf("capture %d", n)
 			}
 		}
-		t.Logf("%d captures; writes suspended for %v at most, %d MiB in the cache file at most, %d hot files on average",
-			captures(3), longest, saved>>20, kept/captures(3))
+		t.Logf("%d captures; writes suspended for %v at most, the longest step took %v, %d MiB in the cache file at most, %d hot files on average",
+			captures(3), longest, waited, saved>>20, kept/captures(3))
 	})
 }
 
@@ -183,12 +188,26 @@ func (c *child) start(r *rig, dir string) {
 	waitFor(r.T, func() bool { return c.counter.done.Load() > 500 })
 }
 
-func (c *child) before(*rig) { c.from = c.counter.done.Load() }
+func (c *child) before(*rig) {
+	c.from = c.counter.done.Load()
+	c.counter.longest.Store(0)
+}
+
 func (c *child) after(r *rig) {
 	c.to = c.counter.begun.Load()
 	if c.to == c.from && c.counter.stuck() {
 		r.Errorf("%s makes no steps any more", c.kind)
 	}
+}
+
+// within fails when a step since before took longer than anybody may be kept.
+// A step is up to seven calls.
+func (c *child) within(r *rig) time.Duration {
+	longest := time.Duration(c.counter.longest.Load())
+	if longest > window {
+		r.Errorf("a step of %s took %v", c.kind, longest)
+	}
+	return longest
 }
 
 func (c *child) check(_ context.Context, dir string) error { return c.look(dir, c.from, c.to) }
@@ -237,11 +256,13 @@ func TestWriterChild(*testing.T) {
 	c, do := openCounter(os.Getenv(counterVariable)), step()
 	for n := uint64(1); ; n++ {
 		c.begun.Store(n)
+		began := time.Now()
 		if err := do(n); err != nil {
 			fmt.Fprintf(os.Stderr, "step %d: %v\n", n, err)
 			os.Exit(1)
 		}
 		c.done.Store(n)
+		c.longest.Store(max(c.longest.Load(), int64(time.Since(began))))
 		if n%50 == 0 {
 			time.Sleep(time.Millisecond) // others want to do something, too
 		}
