@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/direct"
@@ -72,11 +73,21 @@ func (r *remote) borrow() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.upgrade(conn); err != nil {
+	err = conn.SetDeadline(time.Now().Add(borrowTime))
+	if err == nil {
+		err = r.upgrade(conn)
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
+
+// borrowTime is how long the agent may take to say that a snapshot can be read.
+const borrowTime = 30 * time.Second
 
 // upgrade asks for the snapshot on a connection. The agent sends nothing beyond
 // the answer before it is asked for something.
