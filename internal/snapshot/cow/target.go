@@ -214,6 +214,9 @@ func (t *target) Release(ctx context.Context) error {
 	if t.shield != nil {
 		t.shield.Close()
 	}
+	if t.flags != nil {
+		errs = append(errs, t.flags.Close())
+	}
 	if t.touched != nil {
 		errs = append(errs, t.touched.Close())
 	}

@@ -29,7 +29,7 @@ const (
 // those who look would die (memfd_create(2)).
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// A File is such a set. It may be used by several goroutines. There is no Close:
+// A File is such a set. It may be used by several goroutines, also after Close:
 // those who add do not wait for anybody, so the memory goes with the last one
 // who has the File.
 type File struct {
@@ -55,7 +55,7 @@ func New() (*File, error) {
 }
 
 // Open looks at the set behind a descriptor that another process got from
-// Memory. It takes the descriptor over.
+// Memory. It takes the descriptor over, and needs it no longer than that.
 func Open(f *os.File) (*File, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(f.Fd()), &st)
@@ -71,7 +71,11 @@ func Open(f *os.File) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open shared flags: %w", err), f.Close())
 	}
-	return mapFile(f, unix.PROT_READ)
+	flags, err := mapFile(f, unix.PROT_READ)
+	if err != nil {
+		return nil, err
+	}
+	return flags, flags.Close()
 }
 
 func mapFile(memory *os.File, prot int) (*File, error) {
@@ -86,6 +90,9 @@ func mapFile(memory *os.File, prot int) (*File, error) {
 
 // Memory is the descriptor that another process needs. It stays the File's.
 func (f *File) Memory() *os.File { return f.memory }
+
+// Close closes the descriptor. No other process can get the set after that.
+func (f *File) Close() error { return f.memory.Close() }
 
 // word is one of 32 bits.
 func (f *File) word(offset uint64) *uint32 { return (*uint32)(unsafe.Pointer(&f.mapped[offset])) }

@@ -80,6 +80,9 @@ func TestKept(t *testing.T) {
 	for range 100 {
 		newFile(t)
 	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	runtime.GC()
 	runtime.GC()
 	f.Add(5)
