@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"os"
@@ -204,4 +205,13 @@ func (r *rig) describe(d snapshot.Reader, m map[string]string, name string, i sn
 	for _, i := range l.Items {
 		r.describe(d, m, filepath.Join(name, i.Name), i)
 	}
+}
+
+// contentLine is what a manifest says of content.
+func contentLine(content []byte) string {
+	line := fmt.Sprintf(" read %d, by page", len(content))
+	for page := range slices.Chunk(content, 4096) {
+		line += fmt.Sprintf(" %08x", crc32.ChecksumIEEE(page))
+	}
+	return line
 }

@@ -3,7 +3,6 @@ package cow
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"maps"
@@ -202,14 +201,6 @@ func (r *rig) manifest(dir string) map[string]string {
 	})
 	r.must(err)
 	return m
-}
-
-func contentLine(content []byte) string {
-	line := fmt.Sprintf(" read %d, by page", len(content))
-	for page := range slices.Chunk(content, 4096) {
-		line += fmt.Sprintf(" %08x", crc32.ChecksumIEEE(page))
-	}
-	return line
 }
 
 // stress changes files below dir for ever.
