@@ -27,6 +27,7 @@ var may = map[string]string{
 	"internal/sys/btrfs":      "",
 	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
+	"internal/sys/flagfile":   "",
 	"internal/sys/freeze":     "",
 	"internal/sys/fuse":       "internal/sys/mount",
 	"internal/sys/inode":      "",
@@ -44,21 +45,22 @@ var may = map[string]string{
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
 	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
-	"internal/snapshot":              "internal/volume internal/problem",
+	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
+	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
-	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/agent":               "internal/capture internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
 	"internal/snapshot/cow/view":  "internal/snapshot/cow/index internal/sys/fuse internal/sys/inode",
 
-	"internal/tree":       "internal/sys/file internal/problem internal/fault",
+	"internal/tree":       "internal/snapshot internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",

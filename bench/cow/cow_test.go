@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/agent"
 	"stillpoint/internal/cachefile"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/scratch"
@@ -29,6 +30,7 @@ import (
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	agent.Main(func() snapshot.Provider { return cow.New(host, cow.Options{}) })
 	os.Exit(m.Run())
 }
 

@@ -21,6 +21,7 @@ import (
 // goroutines.
 type Client struct {
 	line
+	address  string
 	greeting greeting
 	session  io.Closer
 }
@@ -43,7 +44,7 @@ func lineTo(address string) line {
 // Server's first provider. What is made through the Client ends with Close, and
 // with this process.
 func Dial(ctx context.Context, address, provider string) (*Client, error) {
-	c := &Client{line: lineTo(address)}
+	c := &Client{line: lineTo(address), address: address}
 	// The session outlives ctx.
 	request, err := http.NewRequest(http.MethodGet, base+"/session?provider="+url.QueryEscape(provider), nil)
 	if err != nil {

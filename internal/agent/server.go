@@ -66,6 +66,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.handle(mux, "POST "+prefix+"/session/{session}/set/{set}/{step}", s.step)
 	s.handle(mux, "POST "+prefix+"/session/{session}/leftovers", s.leftovers)
 	s.handle(mux, "GET "+prefix+"/session/{session}/snapshot/{n}", s.look)
+	mux.HandleFunc("POST "+prefix+"/session/{session}/snapshot/{n}/read", s.lend)
 	s.handle(mux, "DELETE "+prefix+"/session/{session}/snapshot/{n}", s.release)
 	if s.routes != nil {
 		s.routes(mux)

@@ -73,6 +73,9 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	why := "the backup failed"
 	defer func() { b.cap.release(ctx, b.run, b.plan, why) }()
 	fault.Point("backup:captured")
+	if err := b.cap.read(ctx); err != nil {
+		return err
+	}
 	b.describe()
 	b.hide(rules)
 	if err := b.storeAndRecord(ctx, rules); err != nil {

@@ -21,7 +21,8 @@ const holdTime = 2 * time.Minute
 
 // A capture is the snapshots of one run.
 type capture struct {
-	snaps map[volume.ID]snapshot.Snapshot
+	snaps   map[volume.ID]snapshot.Snapshot
+	readers map[volume.ID]snapshot.Reader // of those that can be read without their Root
 }
 
 // pending is what one provider has prepared.
@@ -184,6 +185,7 @@ func (r *run) releaseAll(ctx context.Context, snaps []snapshot.Snapshot, why str
 
 // release deletes the snapshots of the capture, in the plan's order.
 func (c *capture) release(ctx context.Context, r *run, p *plan, why string) {
+	c.unread()
 	for _, v := range p.volumes {
 		if s := c.snaps[v.volume.ID]; s != nil {
 			r.release(ctx, job.StepRelease, s, why)

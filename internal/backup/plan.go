@@ -262,41 +262,45 @@ type reading struct {
 	spots []*tree.Spot
 }
 
-// reading opens the places where a source is read: in snaps, or live.
-func (s *source) reading(snaps map[volume.ID]snapshot.Snapshot) (*reading, error) {
+// reading opens the places where a source is read: in the snapshots of c, or
+// live.
+func (s *source) reading(c *capture) (*reading, error) {
 	r := &reading{Source: tree.Source{Path: s.path}}
-	if err := s.fill(r, snaps); err != nil {
+	if err := s.fill(r, c); err != nil {
 		r.close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (s *source) fill(r *reading, snaps map[volume.ID]snapshot.Snapshot) (err error) {
-	if r.Root, r.Volume, err = r.place(&s.place, s.path, snaps); err != nil {
+func (s *source) fill(r *reading, c *capture) error {
+	at, vol, err := r.place(&s.place, s.path, c)
+	if err != nil {
 		return err
 	}
+	r.Root, r.Direct, r.Volume = at.root, at.direct, vol
 	for _, g := range s.grafts {
 		t := tree.Graft{Path: g.path}
 		if !g.empty {
-			t.Root, t.Volume, err = r.place(&g.place, g.path, snaps)
+			at, vol, err := r.place(&g.place, g.path, c)
 			if err != nil && g.within != "" {
 				continue // gone meanwhile; what is there now, the reader names
 			}
 			if err != nil {
 				return err
 			}
+			t.Root, t.Direct, t.Volume = at.root, at.direct, vol
 		}
 		r.Grafts = append(r.Grafts, t)
 	}
 	// What a snapshot is made of shows below each place of its volume,
 	// unless something is mounted over it.
-	if err := s.parts(r, snaps, s.place, s.path); err != nil {
+	if err := s.parts(r, c, s.place, s.path); err != nil {
 		return err
 	}
 	for _, g := range s.grafts {
 		if !g.empty {
-			if err := s.parts(r, snaps, g.place, g.path); err != nil {
+			if err := s.parts(r, c, g.place, g.path); err != nil {
 				return err
 			}
 		}
@@ -304,21 +308,21 @@ func (s *source) fill(r *reading, snaps map[volume.ID]snapshot.Snapshot) (err er
 	return nil
 }
 
-func (s *source) parts(r *reading, snaps map[volume.ID]snapshot.Snapshot, at place, shown string) error {
-	snap := snaps[at.volume.ID]
+func (s *source) parts(r *reading, c *capture, at place, shown string) error {
+	snap := c.snap(at.volume.ID)
 	if snap == nil {
 		return nil
 	}
-	for _, part := range snap.Parts()[1:] {
+	for i, part := range snap.Parts() {
 		live, ok := at.live(part.Path)
-		if !ok || !within(shown, live) || live == shown || hidden(s.grafts, shown, live) {
+		if i == 0 || !ok || !within(shown, live) || live == shown || hidden(s.grafts, shown, live) {
 			continue
 		}
-		root, err := r.open(snap.Root(), part.Path, live)
+		in, err := r.site(c, at.volume.ID, part.Path, live)
 		if err != nil {
 			return err
 		}
-		r.Grafts = append(r.Grafts, tree.Graft{Path: live, Root: root, Volume: string(part.Volume)})
+		r.Grafts = append(r.Grafts, tree.Graft{Path: live, Root: in.root, Direct: in.direct, Volume: string(part.Volume)})
 	}
 	return nil
 }
@@ -341,15 +345,15 @@ func (r *reading) close() {
 
 // place opens where a place is read, and tells the identity of the volume
 // there.
-func (r *reading) place(p *place, live string, snaps map[volume.ID]snapshot.Snapshot) (root, vol string, err error) {
-	snap := snaps[p.volume.ID]
+func (r *reading) place(p *place, live string, c *capture) (at site, vol string, err error) {
+	snap := c.snap(p.volume.ID)
 	if snap == nil {
 		rel := strings.TrimPrefix(live, "/")
 		if rel == "" {
 			rel = "."
 		}
-		root, err = r.open("/", rel, live)
-		return root, string(cmp.Or(p.part, p.volume.ID)), err
+		at.root, err = r.open("/", rel, live)
+		return at, string(cmp.Or(p.part, p.volume.ID)), err
 	}
 	vol = string(p.volume.ID)
 	// The innermost part that holds the path.
@@ -358,8 +362,8 @@ func (r *reading) place(p *place, live string, snaps map[volume.ID]snapshot.Snap
 			vol = string(part.Volume)
 		}
 	}
-	root, err = r.open(snap.Root(), p.rel, live)
-	return root, vol, err
+	at, err = r.site(c, p.volume.ID, p.rel, live)
+	return at, vol, err
 }
 
 // live is the live path of a path in the volume, as the place's mount shows it.

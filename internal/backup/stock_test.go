@@ -12,14 +12,20 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/agent"
+	"stillpoint/internal/guard"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/cow"
 )
 
 // forRun holds what is made once for all tests of a run.
 var forRun = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "stillpoint-test-run-") })
 
 func TestMain(m *testing.M) {
+	guard.Main()
+	agent.Main(func() snapshot.Provider { return cow.New(host, cow.Options{}) })
 	code := m.Run()
 	if dir, err := forRun(); err == nil {
 		os.RemoveAll(dir)

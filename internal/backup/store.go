@@ -83,7 +83,7 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 }
 
 func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source, rules *rules, o repository.StoreOptions) (repository.Tree, error) {
-	r, err := s.reading(b.cap.snaps)
+	r, err := s.reading(b.cap)
 	if err != nil {
 		return repository.Tree{}, err
 	}
@@ -186,7 +186,7 @@ func (b *backing) expect(ctx context.Context, files, bytes int64, rules *rules) 
 	wg.Go(func() {
 		var n tally
 		for _, s := range b.plan.sources {
-			r, err := s.reading(b.cap.snaps)
+			r, err := s.reading(b.cap)
 			if err != nil {
 				return // the storing meets the same error and says so
 			}

@@ -37,6 +37,9 @@ type Taken struct {
 	Provider string
 }
 
+// Unwrap returns the provider's own.
+func (t Taken) Unwrap() snapshot.Snapshot { return t.Snapshot }
+
 // pending is what one provider has prepared.
 type pending struct {
 	snapshot.Pending

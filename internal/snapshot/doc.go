@@ -61,6 +61,15 @@
 // Release ends the snapshot. Snapshots of a set are released one by one, in
 // any order; what they share goes with the last.
 //
+// # Reading without Root
+//
+// A snapshot may be Readable, too: then a Reader shows the same as Root does,
+// byte for byte and attribute for attribute, and fails where Root would, without
+// a file system in between. Whoever wraps a Snapshot has a method Unwrap, and
+// whoever wants to know uses Ask. A Lender can be read so by another process.
+// The rules are those of Root: after the last byte of a file its Content is asked
+// to Verify it, and after the last of all, Err.
+//
 // # What must fail
 //
 // Every failure that a user can meet has a code of package problem: Check,

@@ -6,6 +6,22 @@ import (
 	"stillpoint/internal/volume"
 )
 
+// Ask looks for more that a snapshot can do than the contract demands: the first
+// T among it and what it wraps.
+func Ask[T Snapshot](s Snapshot) (found T, ok bool) {
+	for s != nil {
+		if found, ok = s.(T); ok {
+			return found, true
+		}
+		w, wraps := s.(interface{ Unwrap() Snapshot })
+		if !wraps {
+			break
+		}
+		s = w.Unwrap()
+	}
+	return found, false
+}
+
 // A Watcher is a Provider that gains by watching a volume between snapshots,
 // in a process that stays. Its snapshots are as good without, but cost more, or
 // cannot be had where too much is in use that it knows nothing of. Its methods

@@ -71,6 +71,12 @@ func entryOf(name string, i file.Info) (Entry, error) {
 // A directory that OpenDir leaves empty has nothing of this: it is another's.
 func (d *Dir) Complete(e *Entry) error {
 	at := livePath{d, e.Name}
+	if p, err := d.directAt(e.Name); err != nil {
+		return unshown(at, err)
+	} else if p != nil {
+		p.complete(e)
+		return nil
+	}
 	if e.Type == Directory && d.folder != nil && d.grafts.at(e.Name).shown() == nil {
 		if foreign, err := d.foreign(e.Name); foreign != "" || err != nil {
 			return unreadOrNil(at, err)

@@ -9,21 +9,29 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/file"
 )
 
 // A Content is an open regular file of a source. Its methods may be called
 // from several goroutines, Close once at the end.
 type Content struct {
-	fd    int
-	at    livePath
-	entry Entry // as it was found
+	fd     int
+	direct snapshot.Content // in place of fd, unless nil
+	flags  Flags            // of one that is read directly
+	at     livePath
+	entry  Entry // as it was found
 }
 
 // OpenFile opens the content of e, which Stat returned. It fails with
 // file-changed when something else has the name now.
 func (d *Dir) OpenFile(e Entry) (*Content, error) {
 	at := livePath{d, e.Name}
+	if p, err := d.directAt(e.Name); err != nil {
+		return nil, unshown(at, err)
+	} else if p != nil {
+		return p.open(e, at)
+	}
 	s, err := d.spot(e.Name)
 	if err != nil {
 		return nil, unread(at, err)
@@ -86,6 +94,13 @@ const (
 
 // ReadAt reads like io.ReaderAt.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
+	if c.direct != nil {
+		n, err := c.direct.ReadAt(p, off)
+		if err != nil && err != io.EOF {
+			err = unshown(c.at, err)
+		}
+		return n, err
+	}
 	done := 0
 	for done < len(p) {
 		n, err := file.ReadAt(c.fd, p[done:], off+int64(done))
@@ -101,8 +116,15 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Stat describes the file as it is now: Changed with the entry of before tells
-// whether it was written meanwhile.
+// whether it was written meanwhile. Of a file that is read directly it fails
+// where what was read is not of the snapshot.
 func (c *Content) Stat() (Entry, error) {
+	if c.direct != nil {
+		if err := c.direct.Verify(); err != nil {
+			return Entry{}, unshown(c.at, err)
+		}
+		return c.entry, nil
+	}
 	info, err := file.Stat(c.fd, "", file.Itself)
 	if err != nil {
 		return Entry{}, unread(c.at, err)
@@ -123,6 +145,9 @@ func Changed(before, after Entry) bool {
 // Flags returns all flags, also those that Stat does not know; none where the
 // file system has none.
 func (c *Content) Flags() (Flags, error) {
+	if c.direct != nil {
+		return c.flags, nil
+	}
 	flags, err := readFlags(c.fd)
 	if err != nil {
 		return 0, problem.Newf(problem.AttributeUnread, c.at.String(), "inode flags: %w", said(err))
@@ -149,7 +174,7 @@ func (c *Content) Holes() ([]Range, error) {
 		case errors.Is(err, syscall.ENXIO): // it became shorter meanwhile
 			return largest(holes), nil
 		case err != nil:
-			return nil, unread(c.at, err)
+			return nil, unshown(c.at, err)
 		}
 		if hole < end {
 			holes = append(holes, Range{Offset: hole, Length: end - hole})
@@ -165,18 +190,29 @@ func (c *Content) Holes() ([]Range, error) {
 // nextHole returns the first hole after off, an empty one when there is none
 // any more.
 func (c *Content) nextHole(off int64) (hole, end int64, err error) {
-	hole, err = file.NextHole(c.fd, off)
+	hole, err = c.next(off, true)
 	if err != nil {
 		return 0, 0, err
 	}
 	if hole >= c.entry.Size {
 		return c.entry.Size, c.entry.Size, nil
 	}
-	end, err = file.NextData(c.fd, hole)
+	end, err = c.next(hole, false)
 	if errors.Is(err, syscall.ENXIO) {
 		return hole, c.entry.Size, nil
 	}
 	return hole, min(end, c.entry.Size), err
+}
+
+// next finds the next hole, or the next data.
+func (c *Content) next(off int64, hole bool) (int64, error) {
+	switch {
+	case c.direct != nil:
+		return c.direct.Next(off, hole)
+	case hole:
+		return file.NextHole(c.fd, off)
+	}
+	return file.NextData(c.fd, off)
 }
 
 // largest keeps the largest holes, in the order of the file.
@@ -192,7 +228,11 @@ func largest(holes []Range) []Range {
 
 // Close closes the file.
 func (c *Content) Close() error {
-	if err := file.Close(c.fd); err != nil {
+	shut := func() error { return file.Close(c.fd) }
+	if c.direct != nil {
+		shut = c.direct.Close
+	}
+	if err := shut(); err != nil {
 		return unread(c.at, err)
 	}
 	return nil

@@ -17,7 +17,8 @@ type Dir struct {
 	volume string
 	grafts *graftPoint // nil: no graft below
 
-	folder  *folder // nil: shown as empty
+	folder  *folder       // nil: shown as empty, unless
+	direct  *directFolder // not nil, it is read directly
 	mount   uint64
 	listing sync.Mutex // of the position in the directory
 }
@@ -51,6 +52,15 @@ func (d *Dir) Volume() string { return d.volume }
 // graft it describes the graft's root.
 func (d *Dir) Stat(name string) (Entry, error) {
 	at := livePath{d, name}
+	if p, err := d.directAt(name); err != nil {
+		return Entry{}, unshown(at, err)
+	} else if p != nil {
+		e, err := p.entry(name)
+		if err != nil {
+			err = unread(at, err)
+		}
+		return e, err
+	}
 	s, err := d.spot(name)
 	if err != nil {
 		return Entry{}, unread(at, err)
@@ -94,15 +104,30 @@ func (d *Dir) spot(name string) (spot, error) {
 func (d *Dir) OpenDir(name string) (*Dir, error) {
 	child := &Dir{walk: d.walk, parent: d, name: name, volume: d.volume, grafts: d.grafts.at(name)}
 	at := livePath{d, name}
-	if g := child.grafts.shown(); g != nil {
+	if child.grafts.emptied() {
+		return child, nil
+	}
+	g := child.grafts.shown()
+	if g != nil {
+		child.volume = g.Volume
+	}
+	if p, err := d.directAt(name); err != nil {
+		return nil, unshown(at, err)
+	} else if p != nil {
+		if child.direct, err = p.folder(); err != nil {
+			return nil, unopened(at, err)
+		}
+		return child, nil
+	}
+	if g != nil {
 		top, info, err := d.walk.folders.top(g.Root)
 		if err != nil {
 			return nil, unopened(at, err)
 		}
-		child.folder, child.mount, child.volume = top, info.Mount, g.Volume
+		child.folder, child.mount = top, info.Mount
 		return child, nil
 	}
-	if child.grafts.emptied() || d.folder == nil {
+	if d.folder == nil {
 		return child, nil
 	}
 	foreign, err := d.foreign(name)

@@ -2,7 +2,8 @@
 // its attributes, how a tree is walked and read without being led astray, and
 // how it is made again. It works with directory descriptors and names, never
 // with long paths, so that depth and races do not matter. It does not know
-// where trees come from or where they are stored.
+// where trees come from, but that a snapshot may have a Reader, or where they are
+// stored.
 package tree
 
 import "time"

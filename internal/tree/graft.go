@@ -48,9 +48,11 @@ func (p *graftPoint) at(name string) *graftPoint {
 	return p.below[name]
 }
 
+func (g *Graft) empty() bool { return g.Root == "" && g.Direct == nil }
+
 // shown is the graft at p if it shows something. p may be nil.
 func (p *graftPoint) shown() *Graft {
-	if p == nil || p.graft == nil || p.graft.Root == "" {
+	if p == nil || p.graft == nil || p.graft.empty() {
 		return nil
 	}
 	return p.graft
@@ -58,7 +60,7 @@ func (p *graftPoint) shown() *Graft {
 
 // emptied tells whether p is left as an empty directory. p may be nil.
 func (p *graftPoint) emptied() bool {
-	return p != nil && p.graft != nil && p.graft.Root == ""
+	return p != nil && p.graft != nil && p.graft.empty()
 }
 
 // each calls f for every graft at p and below with its path.

@@ -19,6 +19,9 @@ type Name struct {
 // bytewise order of StoredName. What Source.Leave leaves out is not among
 // them. Together with an error come the names that could be read.
 func (d *Dir) Names() ([]Name, error) {
+	if d.direct != nil {
+		return d.directNames()
+	}
 	if d.folder == nil {
 		return nil, nil
 	}
@@ -30,10 +33,7 @@ func (d *Dir) Names() ([]Name, error) {
 	d.listing.Lock()
 	defer d.listing.Unlock()
 
-	l := lister{dir: d, fd: fd}
-	if d.walk.source.Leave != nil || d.grafts != nil {
-		l.path = d.Path()
-	}
+	l := d.lister(fd)
 	buf := listBuffers.Get().(*[]byte)
 	defer listBuffers.Put(buf)
 	if err = file.List(fd, *buf, l.add); err == nil {
@@ -44,6 +44,34 @@ func (d *Dir) Names() ([]Name, error) {
 	}
 	sortNames(l.names)
 	return l.names, err
+}
+
+func (d *Dir) lister(fd int) *lister {
+	l := &lister{dir: d, fd: fd}
+	if d.walk.source.Leave != nil || d.grafts != nil {
+		l.path = d.Path()
+	}
+	return l
+}
+
+// directNames is Names for one that is read directly, where kinds are known.
+func (d *Dir) directNames() ([]Name, error) {
+	all, err := d.direct.list()
+	if err != nil {
+		return nil, unshown(livePath{name: d.Path()}, err)
+	}
+	l := d.lister(-1)
+	for i := range all.Items {
+		l.sort(all.Items[i].Name, all.Items[i].Info.Kind, all.Items[i].Info.Inode)
+	}
+	for _, n := range all.Names {
+		l.sort(n.Name, n.Kind, n.Inode)
+	}
+	if err := l.addHidden(); err != nil {
+		return nil, unread(livePath{name: d.Path()}, err)
+	}
+	sortNames(l.names)
+	return l.names, nil
 }
 
 const listBuffer = 64 << 10
@@ -68,10 +96,16 @@ func (l *lister) add(raw []byte, kind file.Kind, inode uint64) error {
 		}
 		kind = info.Kind
 	}
+	l.sort(name, kind, inode)
+	return nil
+}
+
+// sort puts a name where it belongs: among the names, or to what is left out.
+func (l *lister) sort(name string, kind file.Kind, inode uint64) {
 	point := l.dir.grafts.at(name)
 	if point == nil {
 		l.addUnlessLeft(name, kind, inode, l.dir.volume)
-		return nil
+		return
 	}
 	if l.seen == nil {
 		l.seen = map[string]bool{}
@@ -85,7 +119,6 @@ func (l *lister) add(raw []byte, kind file.Kind, inode uint64) error {
 	default:
 		l.addUnlessLeft(name, kind, inode, l.dir.volume)
 	}
-	return nil
 }
 
 // keep makes a string of raw, many of them in one piece of memory.
@@ -122,7 +155,9 @@ func (l *lister) addHidden() error {
 
 func (l *lister) addGraft(name string, g *Graft) {
 	kind, inode := file.Folder, uint64(0)
-	if s, err := spotOfRoot(g.Root); err == nil {
+	if g.Direct != nil {
+		kind, inode = g.Direct.item.Info.Kind, g.Direct.item.Info.Inode
+	} else if s, err := spotOfRoot(g.Root); err == nil {
 		if info, err := file.Stat(s.dir, s.name, s.at); err == nil {
 			kind, inode = info.Kind, info.Inode
 		}

@@ -32,6 +32,9 @@ type walk struct {
 // without a Node.
 func Open(source Source) (*Node, error) {
 	w := &walk{source: source, folders: newDescriptors()}
+	if source.Direct != nil {
+		return w.openDirect(source.Direct)
+	}
 	at := livePath{name: source.Path}
 	s, err := spotOfRoot(source.Root)
 	if err != nil {
@@ -55,6 +58,25 @@ func Open(source Source) (*Node, error) {
 		return nil, join(err, n.Close())
 	}
 	return n, err
+}
+
+// openDirect opens a source that is read directly.
+func (w *walk) openDirect(p *Direct) (*Node, error) {
+	e, err := p.entry(path.Base(w.source.Path))
+	if err != nil {
+		return nil, unread(livePath{name: w.source.Path}, err)
+	}
+	p.complete(&e)
+	n := &Node{Entry: e, walk: w}
+	if e.Type != Directory {
+		return n, nil
+	}
+	f, err := p.folder()
+	if err != nil {
+		return nil, unopened(livePath{name: w.source.Path}, err)
+	}
+	n.Dir = &Dir{walk: w, name: w.source.Path, direct: f, volume: w.source.Volume, grafts: graftPoints(w.source.Path, w.source.Grafts)}
+	return n, nil
 }
 
 func (w *walk) root(info file.Info) (*Dir, error) {
@@ -93,6 +115,9 @@ func rootUnread(source Source, err error) error {
 // OpenFile opens a root that is a regular file.
 func (n *Node) OpenFile() (*Content, error) {
 	at := livePath{name: n.walk.source.Path}
+	if p := n.walk.source.Direct; p != nil {
+		return p.open(n.Entry, at)
+	}
 	s, err := spotOfRoot(n.walk.source.Root)
 	if err != nil {
 		return nil, unread(at, err)

@@ -5,6 +5,7 @@ package tree
 type Source struct {
 	Path   string  // the live path, absolute and clean
 	Root   string  // the directory or file that is read in its place
+	Direct *Direct // or, unless nil, the place in a snapshot
 	Volume string  // identity of the volume at Root, for Dir.Volume
 	Grafts []Graft // other volumes below Path
 
@@ -23,7 +24,8 @@ type Source struct {
 
 // A Graft is a volume that shows at a live path below a source.
 type Graft struct {
-	Path   string // live path
-	Root   string // directory or file that is read in its place; "" leaves the place as an empty directory
+	Path   string  // live path
+	Root   string  // directory or file that is read in its place
+	Direct *Direct // or, unless nil, the place in a snapshot; without either the place is left as an empty directory
 	Volume string
 }

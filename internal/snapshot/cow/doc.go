@@ -2,7 +2,8 @@
 // from 6.14 on. It knows how the parts below it make one instant: a filter that
 // sees every access before it happens, an index of names and attributes, a
 // shield that saves originals, what is hot because no event would show it, and
-// a view that shows all this as a directory.
+// a view that shows all this as a directory, beside which a backup reads the
+// live files directly (package direct).
 //
 // # The instant
 //

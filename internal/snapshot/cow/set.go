@@ -57,23 +57,19 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 			err = errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 		}
 	}()
-	if s.guard, err = guard.Start(); err != nil {
-		return nil, problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", err))
+	// The guard is a process, which takes its time to start.
+	started := make(chan error, 1)
+	go func() {
+		var err error
+		s.guard, err = guard.Start()
+		started <- err
+	}()
+	err = s.prepareTargets(ctx, ts)
+	if gerr := <-started; err == nil && gerr != nil {
+		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
 	}
-	var vs []volume.Volume
-	for _, t := range ts {
-		vs = append(vs, t.Volume)
-	}
-	place, err := p.place(ctx, vs)
 	if err != nil {
 		return nil, err
-	}
-	for i, wanted := range ts {
-		t := &target{set: s, target: wanted, early: map[uint64]*early{}}
-		s.targets, s.left = append(s.targets, t), s.left+1
-		if err := t.prepare(ctx, place, i); err != nil {
-			return nil, t.failed("prepare", err)
-		}
 	}
 	s.order = innerFirst(s.targets)
 	for _, t := range s.order {
@@ -88,6 +84,25 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *set) prepareTargets(ctx context.Context, ts []snapshot.Target) error {
+	var vs []volume.Volume
+	for _, t := range ts {
+		vs = append(vs, t.Volume)
+	}
+	place, err := s.p.place(ctx, vs)
+	if err != nil {
+		return err
+	}
+	for i, wanted := range ts {
+		t := &target{set: s, target: wanted, early: map[uint64]*early{}}
+		s.targets, s.left = append(s.targets, t), s.left+1
+		if err := t.prepare(ctx, place, i); err != nil {
+			return t.failed("prepare", err)
+		}
+	}
+	return nil
 }
 
 // Instants is 1: all volumes of the set are frozen together.

@@ -3,7 +3,6 @@ package cow
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"maps"
@@ -94,7 +93,16 @@ func (r *rig) captureUnderStress(n int) {
 	s := snaps[0]
 	defer func() { r.must(s.Release(context.Background())) }()
 	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
-	shown := r.manifest(s.Root() + "/.")
+	// In turns: who comes later reads more of what was saved, and less live.
+	var shown map[string]string
+	read := map[string]func(){
+		"view":   func() { shown = r.manifest(s.Root() + "/.") },
+		"direct": func() { r.sameAs(s, r.described(r.reader(s.(*target))), truth) },
+		"lent":   func() { r.sameAs(s, r.described(r.lent(s.(*target))), truth) },
+	}
+	for _, how := range [][]string{{"direct", "view", "lent"}, {"lent", "direct", "view"}, {"view", "lent", "direct"}}[n%3] {
+		read[how]()
+	}
 	for _, g := range s.Gaps() {
 		r.Logf("gap: %s %s %s", g.Path, g.Code, g.Reason)
 		if g.Code != problem.FileTorn && g.Code != problem.FileGone {
@@ -105,6 +113,12 @@ func (r *rig) captureUnderStress(n int) {
 		r.Errorf("a file was lost: %+v", g)
 	}
 	r.must(s.Err())
+	r.sameAs(s, shown, truth)
+}
+
+// sameAs compares what a snapshot shows with the truth.
+func (r *rig) sameAs(s snapshot.Snapshot, shown, truth map[string]string) {
+	r.Helper()
 	for _, name := range slices.Sorted(maps.Keys(truth)) {
 		if shown[name] != truth[name] {
 			r.Errorf("%s: the snapshot shows\n%s", name, difference(shown[name], truth[name]))
@@ -176,10 +190,7 @@ func (r *rig) manifest(dir string) map[string]string {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			line += fmt.Sprintf(" read %d, by page", len(content))
-			for page := range slices.Chunk(content, 4096) {
-				line += fmt.Sprintf(" %08x", crc32.ChecksumIEEE(page))
-			}
+			line += contentLine(content)
 			value := make([]byte, 100)
 			if n, err := unix.Lgetxattr(path, "user.stress", value); err == nil {
 				line += fmt.Sprintf(" xattr %x", value[:n])

@@ -18,6 +18,7 @@ import (
 	"stillpoint/internal/snapshot/cow/shield"
 	"stillpoint/internal/snapshot/cow/view"
 	"stillpoint/internal/sys/fanotify"
+	"stillpoint/internal/sys/flagfile"
 	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/volume"
@@ -44,11 +45,14 @@ type target struct {
 
 	device uint64 // as stat says of its files
 	statfs view.Statfs
+	flags  *flagfile.File // of files that may have begun to change
 	index  *index.Index
 	shield *shield.Shield
 	taken  time.Time
 	shut   time.Time     // since then nobody passes
 	held   time.Duration // until the thaw
+
+	lent lending // to who reads without the view
 
 	mu       sync.Mutex
 	view     *view.View
@@ -85,6 +89,9 @@ func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) 
 		return err
 	}
 	if t.statfs, err = statfs(t.filter.root); err != nil {
+		return err
+	}
+	if t.flags, err = flagfile.New(); err != nil {
 		return err
 	}
 	return t.settle(ctx)
@@ -129,7 +136,7 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 		return err
 	}
 	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{
-		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Fault: t.fault,
+		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Flags: t.flags, Fault: t.fault,
 	})
 	return t.copyHot(ctx)
 }
@@ -199,13 +206,16 @@ func (t *target) Release(ctx context.Context) error {
 	t.released = true
 	var errs []error
 	if t.shield != nil {
-		errs = append(errs, t.filter.remove(t.shield))
+		errs = append(errs, t.endLending(), t.filter.remove(t.shield))
 	}
 	if t.view != nil {
 		errs = append(errs, t.view.Close())
 	}
 	if t.shield != nil {
 		t.shield.Close()
+	}
+	if t.flags != nil {
+		errs = append(errs, t.flags.Close())
 	}
 	if t.touched != nil {
 		errs = append(errs, t.touched.Close())

@@ -53,13 +53,13 @@ func checkChange(c *C, ch change) {
 	between := open["opened-between"]()
 	want := c.describe(dir)
 	s := c.commit(pending)[0]
-	c.same("snapshot", c.describe(s.Root()+"/changes"), want)
+	c.same("snapshot", c.show(s, "changes"), want)
 	after := open["opened-after"]()
 	before()
 	between()
 	after()
 	c.syncTree(dir)
-	c.same("snapshot after the change", c.describe(s.Root()+"/changes"), want)
+	c.same("snapshot after the change", c.show(s, "changes"), want)
 	now := c.describe(dir)
 	for _, when := range []string{"opened-before", "opened-between", "opened-after"} {
 		if maps.Equal(now.below(when), want.below(when)) {

@@ -133,7 +133,7 @@ func checkState(c *C) {
 		c.must(os.RemoveAll(filepath.Join(vs[0].Dir, e.Name())))
 	}
 	c.write(filepath.Join(vs[0].Dir, "new"), pattern(1<<20, 9))
-	c.same("snapshot", c.describe(snaps[0].Root()), want)
+	c.same("snapshot", c.show(snaps[0], "."), want)
 	if err := snaps[0].Err(); err != nil {
 		c.Errorf("not good: %v", err)
 	}
@@ -146,7 +146,7 @@ func checkSelected(c *C) {
 	want := c.describe(vs[0].Dir)
 	paths := []string{"dir/deep", "small"}
 	snaps := c.commit(c.prepare(c.host.New(c), []snapshot.Target{{Volume: vs[0].Volume, Paths: paths}}))
-	got := c.describe(snaps[0].Root())
+	got := c.show(snaps[0], ".")
 	for _, p := range paths {
 		c.same("snapshot", got.below(p), want.below(p))
 	}
@@ -243,9 +243,9 @@ func checkTwoReadings(c *C) {
 	stop := c.startWriters(vs, durable)
 	defer stop()
 	s := c.take(c.host.New(c), vs)[0]
-	first := c.describe(s.Root())
+	first := c.show(s, ".")
 	time.Sleep(300 * time.Millisecond) // for the writers to change what they can
-	c.same("second reading", c.describe(s.Root()), first)
+	c.same("second reading", c.show(s, "."), first)
 	if len(first) < 2 {
 		c.Errorf("there was hardly anything to read: %v", first)
 	}

@@ -33,7 +33,8 @@ type flaw struct {
 	prepare  func(p *flawed, id string, ts []snapshot.Target, err error) (snapshot.Pending, error)
 	refuse   func(err error) error // Check and Prepare
 	leftover func(p *flawed, left []snapshot.Snapshot, err error) ([]snapshot.Snapshot, error)
-	context  bool // contexts that are over are taken
+	item     func(i *snapshot.Item) // what is read directly
+	context  bool                   // contexts that are over are taken
 }
 
 // allLater are all checks of changes.
@@ -58,6 +59,9 @@ func flaws() map[string]flaw {
 	remove := os.Remove
 	return map[string]flaw{
 		"none":                    {slow: true},
+		"reads directly":          {item: func(*snapshot.Item) {}},
+		"reads other attributes":  {fails: "leaves-nothing state selected-paths", item: func(i *snapshot.Item) { i.Info.Mode &^= 0o4000 }},
+		"reads another file":      {fails: "leaves-nothing state", item: otherContent},
 		"loses a file":            {fails: "state", taken: in("dir/link", remove)},
 		"loses a special file":    {fails: "state", taken: in("fifo", remove)},
 		"loses xattrs":            {fails: "state", taken: in("plain", func(p string) error { return syscall.Removexattr(p, "user.one") })},

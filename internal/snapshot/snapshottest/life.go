@@ -85,7 +85,7 @@ func checkLeavesNothing(c *C) {
 	p := c.host.New(c)
 	for range 2 {
 		snaps := c.take(p, vs)
-		c.describe(snaps[0].Root())
+		c.show(snaps[0], ".")
 		c.release(snaps)
 		c.unchanged(vs, before)
 	}
@@ -137,7 +137,7 @@ func checkAbort(c *C) {
 		if err := s.Err(); err != nil {
 			c.Errorf("after Abort: %v", err)
 		}
-		c.describe(s.Root())
+		c.show(s, ".")
 	}
 	c.release(snaps)
 	c.unchanged(vs, before)
@@ -162,7 +162,7 @@ func checkAbortDuringCommit(c *C) {
 		}
 		if err == nil {
 			for _, s := range snaps {
-				c.describe(s.Root())
+				c.show(s, ".")
 				if err := s.Err(); err != nil {
 					c.Error(err)
 				}
@@ -260,8 +260,12 @@ func checkOpenReader(c *C) {
 	defer d.Close()
 	_, err = io.ReadFull(f, make([]byte, 1<<20))
 	c.must(err)
+	restDirectly := c.openDirectly(snaps[0], "file")
 	c.write(path, []byte("changed"))
 	c.release(snaps)
+	if rest, err := restDirectly(); err == nil && string(rest) != string(want[1<<20:]) {
+		c.Errorf("%d bytes were read directly after Release that are not those of the snapshot", len(rest))
+	}
 	rest, err := io.ReadAll(f)
 	if err == nil && string(rest) != string(want[1<<20:]) {
 		c.Errorf("%d bytes were read after Release that are not those of the snapshot", len(rest))
@@ -357,7 +361,7 @@ func checkSameID(c *C) {
 		c.Errorf("%v has no code", err)
 	}
 	snaps := c.commit(first)
-	c.describe(snaps[0].Root())
+	c.show(snaps[0], ".")
 	if err := snaps[0].Err(); err != nil {
 		c.Error(err)
 	}

@@ -32,6 +32,7 @@ func (s *Shield) Adopt(number uint64, c *Copied) bool {
 	if f == nil {
 		return true // nothing to keep
 	}
+	s.announce(number)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.in.Size != c.size {

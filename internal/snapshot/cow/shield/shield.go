@@ -63,8 +63,19 @@ type Options struct {
 	// Instant is when the snapshot was taken.
 	Instant time.Time
 
+	// Flags are told of a file before anybody is let change it, or of all
+	// files, for those who read the live ones without asking (Verify). Nil
+	// where nobody does.
+	Flags Flags
+
 	// Fault is told what happened to single files, once for each.
 	Fault func(number uint64, code problem.Code, reason string)
+}
+
+// Flags tell which files may have begun to change. Nothing waits for them.
+type Flags interface {
+	Add(number uint64)
+	AddAll()
 }
 
 // New makes a Shield for the files of x. mount is the volume's private mount,
@@ -83,7 +94,19 @@ func (s *Shield) Err() error {
 
 // Lose gives the snapshot up: everybody is let go on at once, and Err has the
 // reason. The first one stays.
-func (s *Shield) Lose(err error) { s.lost.CompareAndSwap(nil, &err) }
+func (s *Shield) Lose(err error) {
+	if s.o.Flags != nil {
+		s.o.Flags.AddAll()
+	}
+	s.lost.CompareAndSwap(nil, &err)
+}
+
+// announce comes before anything after which a file may change.
+func (s *Shield) announce(number uint64) {
+	if s.o.Flags != nil {
+		s.o.Flags.Add(number)
+	}
+}
 
 // Close closes what is open. Nothing may be called after it.
 func (s *Shield) Close() { s.live.close() }
@@ -133,7 +156,9 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 		if h, err := inode.Of(from, ""); err != nil || h != f.in.Handle {
 			return // a later file with the number of one that is gone
 		}
+		s.announce(number)
 	} else {
+		s.announce(number)
 		l, err := s.live.open(f.in)
 		if err != nil {
 			f.mu.Lock()
@@ -174,7 +199,11 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 // not wait for those who are at work on it.
 func (s *Shield) GiveUp(number uint64) {
 	f := s.file(number)
-	if f == nil || f.whole.Load() || !f.late.CompareAndSwap(false, true) {
+	if f == nil || f.whole.Load() {
+		return
+	}
+	s.announce(number)
+	if !f.late.CompareAndSwap(false, true) {
 		return
 	}
 	f.whole.Store(true)
@@ -197,6 +226,7 @@ func (s *Shield) fault(f *guarded, err error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		reason = lateText
 	}
+	s.announce(f.in.Number)
 	f.err = problem.Newf(code, "", "%s", reason)
 	f.whole.Store(true) // nothing of it needs to be saved any more
 	if s.o.Fault != nil && !f.late.Load() {
