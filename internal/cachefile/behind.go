@@ -12,9 +12,6 @@ import (
 // memory is the most of one cache file that waits to be written.
 const memory = 128 << 20
 
-// slots is how many pieces that is.
-const slots = memory / pieces
-
 // perPiece is how many units a piece has: as many as its mask has bits.
 const perPiece = pieces / unit
 
@@ -24,6 +21,7 @@ const perPiece = pieces / unit
 // together. One goroutine writes, in the order in which slots got something.
 type behind struct {
 	fd   int
+	most int                       // slots
 	lost func(at int64, err error) // is told of a write that failed
 
 	spare sync.Pool // of *[pieces]byte
@@ -55,8 +53,8 @@ var (
 	errOver   = errors.New("nothing is taken any more")
 )
 
-func newBehind(fd int, lost func(int64, error)) *behind {
-	b := &behind{fd: fd, lost: lost, slots: map[int64]*slot{}}
+func newBehind(fd int, memory int64, lost func(int64, error)) *behind {
+	b := &behind{fd: fd, most: max(1, int(memory/pieces)), lost: lost, slots: map[int64]*slot{}}
 	b.changed = sync.NewCond(&b.mu)
 	b.spare.New = func() any { return new([pieces]byte) }
 	return b
@@ -115,7 +113,7 @@ func maskOf(from, end int64) uint64 { return ^uint64(0) >> (perPiece - (end - fr
 func (b *behind) pin(ctx context.Context, place int64) (*slot, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	err := b.until(ctx, func() bool { return b.over || b.hasty > 0 || b.slots[place] != nil || len(b.slots) < slots })
+	err := b.until(ctx, func() bool { return b.over || b.hasty > 0 || b.slots[place] != nil || len(b.slots) < b.most })
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +121,7 @@ func (b *behind) pin(ctx context.Context, place int64) (*slot, error) {
 	switch {
 	case b.over:
 		return nil, errOver
-	case s == nil && len(b.slots) >= slots:
+	case s == nil && len(b.slots) >= b.most:
 		return nil, errNoRoom
 	case s == nil:
 		s = &slot{place: place, buf: b.spare.Get().(*[pieces]byte)}

@@ -177,7 +177,8 @@ func TestPause(t *testing.T) {
 // When the memory is full a save waits for room, as long as its context lets
 // it, and goes on as soon as there is some.
 func TestMemoryFull(t *testing.T) {
-	f := create(t, t.TempDir(), Limits{Maximum: 1 << 30})
+	const memory = 8 * mib
+	f := create(t, t.TempDir(), Limits{Maximum: 1 << 30, Memory: memory})
 	resume := pause(t, f, false)
 	for range memory / mib {
 		save(t, f, random(mib))
@@ -211,9 +212,9 @@ func TestMemoryFull(t *testing.T) {
 
 // Who holds others up does not wait for room: the file is lost.
 func TestHastyPause(t *testing.T) {
-	f := create(t, t.TempDir(), Limits{Maximum: 1 << 30})
+	f := create(t, t.TempDir(), Limits{Maximum: 1 << 30, Memory: 2 * mib})
 	resume := pause(t, f, true)
-	for range memory / mib {
+	for range 2 {
 		save(t, f, random(mib))
 	}
 	_, err := f.SaveBytes(t.Context(), []byte{1})

@@ -1,6 +1,7 @@
 package cachefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -84,7 +85,7 @@ func CreateIn(dir int, p Placement, i int) (*File, error) {
 		file.Close(fd)
 		return nil, err
 	}
-	f.behind = newBehind(fd, f.late)
+	f.behind = newBehind(fd, cmp.Or(f.limits.Memory, memory), f.late)
 	f.ended.Go(f.behind.run)
 	f.ended.Go(f.watch)
 	return f, nil

@@ -82,5 +82,5 @@ func (f *File) end() {
 // noRoom is for a hasty pause.
 func (f *File) noRoom() error {
 	return f.lose(problem.Newf(problem.CacheFull, f.dir,
-		"the volume of the cache file stands still, and the %d MiB of memory that stand in for it are full", memory>>20))
+		"the volume of the cache file stands still, and the %d MiB of memory that stand in for it are full", int64(f.behind.most)*pieces>>20))
 }

@@ -16,6 +16,7 @@ type Rules struct {
 	SameVolume bool    // the provider can keep the originals of a volume on that volume
 	Initial    Size    // reserved before anything is captured; by default Least
 	Maximum    Size    // of each file; the default is in the comment of Place
+	Memory     int64   // bytes of each file that may wait to be written; 0 stands for 128 MiB
 }
 
 // Named is a directory that the administrator named.
@@ -49,6 +50,7 @@ type Limits struct {
 	Initial int64 `json:"initial"` // reserved when it is created
 	Maximum int64 `json:"maximum"` // never more
 	Keep    int64 `json:"keep"`    // by growing it leaves this much free for others on its volume
+	Memory  int64 `json:"memory"`  // at most this much waits to be written; 0 for the default
 	Floor   int64 `json:"floor"`   // when others leave less, it ends itself and gives its blocks back
 }
 

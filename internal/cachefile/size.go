@@ -102,6 +102,7 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 		l.Initial = min(l.Initial, l.Maximum)
 		l.Keep = min(int64(free/10), keepMost)
 		l.Floor = floor(v, l.Keep)
+		l.Memory = r.Memory
 	}
 	return limits, nil
 }
