@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -360,7 +359,7 @@ func TestManyBehind(t *testing.T) {
 				s := mine[r.IntN(len(mine))]
 				got := make([]byte, s.n)
 				if _, err := f.ReadAt(got, s.at); err != nil || !bytes.Equal(got, content[s.offset:s.offset+s.n]) {
-					t.Error(fmt.Sprintf("%+v is not what was saved, %v", s, err))
+					t.Errorf("%+v is not what was saved, %v", s, err)
 					return
 				}
 			}
