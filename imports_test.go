@@ -66,7 +66,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }

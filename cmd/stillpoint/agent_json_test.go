@@ -24,7 +24,7 @@ func TestAgentJSON(t *testing.T) {
 				Unseen: []snapshot.Unseen{{PID: 7, Program: "p", Kind: "mapping", Files: 1, Paths: []string{"/srv/f"}, Advice: "a"}},
 			}},
 			Snapshots: []agent.Held{
-				{ID: "s/u", Volume: "u", Provider: "cow", Taken: time.Unix(1, 5), Kept: "s", Cache: &snapshot.Cache{Used: 1, Maximum: 2}},
+				{ID: "s/u", Volume: "u", Provider: "cow", Taken: time.Unix(1, 5), Kept: "s", Cache: &snapshot.Cache{Dir: "/var/cache", Used: 1, Maximum: 2}},
 				{ID: "t/v", Volume: "v", Provider: "btrfs", Client: 9, Code: problem.SnapshotLost, Reason: "why"},
 			},
 		}), `{
@@ -66,6 +66,7 @@ func TestAgentJSON(t *testing.T) {
       "snapshot": "s",
       "state": "good",
       "cache": {
+        "dir": "/var/cache",
         "used": 1,
         "maximum": 2
       }
@@ -88,7 +89,7 @@ func TestAgentJSON(t *testing.T) {
 			ID: "s", Taken: time.Unix(1, 0), Paths: []string{"/srv"}, Mounts: []string{"/mnt"},
 			Volumes: []agent.KeptVolume{{
 				Volume: "u", Provider: "cow", Code: problem.CacheFull, Reason: "why", Held: 1500 * time.Microsecond,
-				Cache: &snapshot.Cache{Used: 2, Maximum: 2}, Gaps: []snapshot.Gap{{Path: "f", Code: problem.FileGone, Reason: "r"}},
+				Cache: &snapshot.Cache{Dir: "/var/cache", Used: 2, Maximum: 2}, Gaps: []snapshot.Gap{{Path: "f", Code: problem.FileGone, Reason: "r"}},
 			}},
 			Uncovered: []capture.Uncovered{{Path: "/srv/tmp", Type: "tmpfs", Reason: "memory file system"}},
 		}), `{
@@ -107,6 +108,7 @@ func TestAgentJSON(t *testing.T) {
       "reason": "why",
       "held_ms": 1.5,
       "cache": {
+        "dir": "/var/cache",
         "used": 2,
         "maximum": 2
       },

@@ -19,7 +19,7 @@ import (
 )
 
 func newAgent(e *env) *cobra.Command {
-	socket := ""
+	socket, cache := "", cacheFlags{}
 	c := &cobra.Command{
 		Use:   "agent [PATH...]",
 		Short: "stay, watch volumes, and keep snapshots",
@@ -29,19 +29,29 @@ later: what is opened for writing from then on needs no care when a snapshot is
 taken. Snapshots of these volumes, of a backup or by ` + "`snapshot create`" + `, are
 held by the agent.
 
+A snapshot of ext4 and XFS keeps the originals of what changes in a cache file:
+in --cache-dir, or on the local volume with most room, or, where there is no
+other one, on the volume itself. What a client asks for comes first.
+
 Start it as early as can be, before what writes: the systemd unit in packaging/
 does. What happens goes to standard error, a line for each event.`,
 		Example: `  stillpoint agent
-  stillpoint agent /srv /home --socket /run/backup/agent.sock`,
+  stillpoint agent /srv /home --socket /run/backup/agent.sock
+  stillpoint agent --cache-dir /var/cache --cache-max 20G`,
 		Args: func(*cobra.Command, []string) error { return nil },
-		RunE: func(c *cobra.Command, args []string) error { return runAgent(c.Context(), e, socket, args) },
+		RunE: func(c *cobra.Command, args []string) error { return runAgent(c.Context(), e, socket, &cache, args) },
 	}
 	c.Flags().StringVar(&socket, "socket", "", "where to listen (default $STILLPOINT_AGENT, or "+agent.Socket+")")
+	cache.add(c)
 	c.AddCommand(newAgentStatus(e))
 	return c
 }
 
-func runAgent(ctx context.Context, e *env, socket string, paths []string) error {
+func runAgent(ctx context.Context, e *env, socket string, cache *cacheFlags, paths []string) error {
+	choice, err := cache.choice(e)
+	if err != nil {
+		return err
+	}
 	if socket == "" {
 		socket = agentSocket()
 	}
@@ -52,12 +62,11 @@ func runAgent(ctx context.Context, e *env, socket string, paths []string) error 
 		}
 		paths[i] = abs
 	}
-	socket, err := filepath.Abs(socket)
-	if err != nil {
+	if socket, err = filepath.Abs(socket); err != nil {
 		return err
 	}
 	return agent.Run(ctx, agent.Options{
-		Socket: socket, Providers: residents(), Host: host, Paths: paths, Version: version(),
+		Socket: socket, Providers: residents(choice), Host: host, Paths: paths, Version: version(),
 		Log:   slog.New(slog.NewTextHandler(e.stderr, nil)),
 		Ready: func() { _ = agent.Notify("READY=1") }, // who started it will notice
 	})
@@ -129,8 +138,10 @@ type agentHeldInfo struct {
 }
 
 type cacheInfo struct {
-	Used    int64 `json:"used"`
-	Maximum int64 `json:"maximum"`
+	Dir      string `json:"dir"`
+	DirBytes []byte `json:"dir_bytes,omitempty"`
+	Used     int64  `json:"used"`
+	Maximum  int64  `json:"maximum"`
 }
 
 func agentInfoOf(s agent.Status) agentInfo {
@@ -166,7 +177,7 @@ func cacheInfoOf(c *snapshot.Cache) *cacheInfo {
 	if c == nil {
 		return nil
 	}
-	return &cacheInfo{c.Used, c.Maximum}
+	return &cacheInfo{c.Dir, job.NotText(c.Dir), c.Used, c.Maximum}
 }
 
 func unseenInfos(all []snapshot.Unseen) []unseenInfo {
@@ -237,5 +248,5 @@ func cacheText(c *cacheInfo) string {
 	if c == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%s of %s", bytesText(c.Used), bytesText(c.Maximum))
+	return fmt.Sprintf("%s of %s in %s", bytesText(c.Used), bytesText(c.Maximum), quote(c.Dir))
 }

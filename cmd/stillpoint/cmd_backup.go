@@ -19,6 +19,7 @@ import (
 
 type backupFlags struct {
 	repo         repoFlags
+	cache        cacheFlags
 	exclude      []string
 	excludeFiles []string
 	provider     string
@@ -52,15 +53,21 @@ of several. A directory that fits is left out with all that is in it; a path
 that is selected itself never is. The report says how much each pattern left
 out, and which fitted nothing.
 
+--cache-dir and --cache-max are for volumes of ext4 and XFS: the originals of what
+changes during the backup are kept in a cache file, on the local volume with most
+room, or, where there is no other one, on the volume itself.
+
 --require one-instant fails, before anything is stored, where the selection
 cannot be taken at one instant.`,
 		Example: `  stillpoint backup /srv /home --exclude '*.tmp'
   stillpoint backup / --exclude /var/cache --require one-instant
+  stillpoint backup /srv --cache-dir /var/cache --cache-max 20G
   stillpoint backup /mnt/usb --provider none`,
 		Args: atLeast(1, "a path to back up"),
 		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), e, &f, args) },
 	}
 	f.repo.add(c)
+	f.cache.add(c)
 	c.Flags().StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what fits this pattern; may be given several times")
 	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what fits a pattern in this file, one per line, # for comments")
 	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one that `stillpoint providers` lists")
@@ -102,8 +109,12 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 	if _, err := f.repo.folder(e); err != nil {
 		return err
 	}
+	choice, err := f.cache.choice(e)
+	if err != nil {
+		return err
+	}
 	w := e.watcher(f.verbose, f.quiet)
-	en, err := newEngine(w.event)
+	en, err := newEngine(w.event, choice)
 	if err != nil {
 		return err
 	}

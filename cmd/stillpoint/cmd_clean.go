@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 )
 
 func newClean(e *env) *cobra.Command {
@@ -40,7 +41,7 @@ type leftoverInfo struct {
 }
 
 func runClean(ctx context.Context, e *env, dry bool) error {
-	en, err := newEngine(nil)
+	en, err := newEngine(nil, snapshot.CacheChoice{})
 	if err != nil {
 		return err
 	}

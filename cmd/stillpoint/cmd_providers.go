@@ -16,6 +16,7 @@ import (
 )
 
 func newProviders(e *env) *cobra.Command {
+	var cache cacheFlags
 	c := &cobra.Command{
 		Use:   "providers [PATH]",
 		Short: "show which snapshot providers can take a volume, and why or why not",
@@ -23,12 +24,15 @@ func newProviders(e *env) *cobra.Command {
 volumes of this host, what each snapshot provider says of it, and which one
 ` + "`backup`" + ` would choose. With PATH it also shows what is in use now so that
 changes make no event, by process, and what to do about it; a snapshot by cow
-copies such files at its instant, up to a limit.`,
+copies such files at its instant, up to a limit. And it shows where the cache
+file of a snapshot by cow would go, and why not elsewhere.`,
 		Example: `  stillpoint providers /srv
+  stillpoint providers /srv --cache-dir /var/cache
   stillpoint providers --json`,
 		Args: between(0, 1, ""),
-		RunE: func(c *cobra.Command, args []string) error { return runProviders(c.Context(), e, args) },
+		RunE: func(c *cobra.Command, args []string) error { return runProviders(c.Context(), e, &cache, args) },
 	}
+	cache.add(c)
 	jsonFlag(c, e)
 	return c
 }
@@ -45,14 +49,21 @@ type candidateInfo struct {
 	Code       problem.Code `json:"code,omitempty"`
 	Reason     string       `json:"reason"`
 
+	// With PATH, of a provider that has cache files.
+	CachePlaces []placeInfo `json:"cache_places,omitempty"`
+
 	// With PATH, of a provider that is chosen and must know.
 	Unseen       []unseenInfo `json:"unseen,omitempty"`
 	UnseenCode   problem.Code `json:"unseen_code,omitempty"`
 	UnseenReason string       `json:"unseen_reason,omitempty"`
 }
 
-func runProviders(ctx context.Context, e *env, args []string) error {
-	en := backup.Engine{Providers: providers()} // no job, so no folder for its log
+func runProviders(ctx context.Context, e *env, cache *cacheFlags, args []string) error {
+	choice, err := cache.choice(e)
+	if err != nil {
+		return err
+	}
+	en := backup.Engine{Providers: providers(choice)} // no job, so no folder for its log
 	path := ""
 	if len(args) == 1 {
 		path = args[0]
@@ -66,6 +77,9 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 		i := candidateInfoOf(c)
 		if path != "" && c.Chosen {
 			i.addUnseen(ctx, c.Volume)
+		}
+		if path != "" {
+			i.addPlaces(ctx, c.Volume, choice)
 		}
 		infos = append(infos, i)
 	}
@@ -88,6 +102,7 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	for _, i := range infos {
+		e.printPlaces(i)
 		e.printUnseen(i.Mount, i.Unseen)
 		if i.UnseenReason != "" {
 			fmt.Fprintf(e.stdout, "\nWhat is in use on %s is not known: %s\n", quote(i.Mount), i.UnseenReason)
@@ -98,7 +113,7 @@ func runProviders(ctx context.Context, e *env, args []string) error {
 
 // addUnseen asks the provider what it would have to take care of.
 func (i *candidateInfo) addUnseen(ctx context.Context, v volume.Volume) {
-	for _, p := range residents() {
+	for _, p := range residents(snapshot.CacheChoice{}) {
 		w, ok := p.(snapshot.Watcher)
 		if !ok || p.Name() != i.Provider {
 			continue

@@ -12,6 +12,7 @@ import (
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/tree"
 )
 
@@ -83,7 +84,7 @@ func runRestore(ctx context.Context, e *env, f *restoreFlags, spec string) error
 	w := e.watcher(f.verbose, f.quiet)
 	en := &backup.Engine{} // a rehearsal is no job
 	if !f.dryRun {
-		if en, err = newEngine(w.event); err != nil {
+		if en, err = newEngine(w.event, snapshot.CacheChoice{}); err != nil {
 			return err
 		}
 	}

@@ -15,13 +15,15 @@ import (
 
 	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/sys/terminal"
 	"stillpoint/internal/tool"
 )
 
 func newRun(e *env) *cobra.Command {
-	return &cobra.Command{
+	var cache cacheFlags
+	cmd := &cobra.Command{
 		Use:   "run PATH... -- COMMAND [ARGUMENT...]",
 		Short: "run a program that sees a snapshot at the live paths",
 		Long: `Takes a snapshot of all volumes that hold something of the paths, of one moment,
@@ -33,7 +35,8 @@ command, gets its signals, and its exit code is that of this command: 128 and th
 number for a signal, 127 for a program that is not found. If the snapshot was
 lost meanwhile the exit code is 1, whatever the program says.`,
 		Example: `  stillpoint run /srv -- restic backup /srv
-  stillpoint run /srv /home -- tar -cf /backup/all.tar /srv /home`,
+  stillpoint run /srv /home -- tar -cf /backup/all.tar /srv /home
+  stillpoint run /srv --cache-dir /var/cache --cache-max 25% -- restic backup /srv`,
 		Args: func(c *cobra.Command, args []string) error {
 			dash := c.ArgsLenAtDash()
 			if dash < 1 || dash == len(args) {
@@ -43,9 +46,11 @@ lost meanwhile the exit code is 1, whatever the program says.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			dash := c.ArgsLenAtDash()
-			return runRun(c.Context(), e, args[:dash], args[dash:])
+			return runRun(c.Context(), e, &cache, args[:dash], args[dash:])
 		},
 	}
+	cache.add(cmd)
+	return cmd
 }
 
 // exited is how a program of the user's ended, which is how we end.
@@ -57,7 +62,11 @@ func (x exited) Error() string { return fmt.Sprintf("the program ended with exit
 // end it.
 var passed = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGCONT}
 
-func runRun(ctx context.Context, e *env, paths, command []string) error {
+func runRun(ctx context.Context, e *env, cache *cacheFlags, paths, command []string) error {
+	choice, err := cache.choice(e)
+	if err != nil {
+		return err
+	}
 	program, err := tool.Find(command[0], command[1:]...)
 	if err != nil {
 		return notFound(e, err)
@@ -65,7 +74,7 @@ func runRun(ctx context.Context, e *env, paths, command []string) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, passed...)
 	defer signal.Stop(signals)
-	s, err := captured(ctx, e, paths)
+	s, err := captured(ctx, e, choice, paths)
 	if err != nil {
 		return err
 	}
@@ -97,7 +106,7 @@ func notFound(e *env, err error) error {
 }
 
 // captured takes the snapshots, and says what they do not cover.
-func captured(ctx context.Context, e *env, paths []string) (*capture.Set, error) {
+func captured(ctx context.Context, e *env, cache snapshot.CacheChoice, paths []string) (*capture.Set, error) {
 	paths, err := absolute(paths)
 	if err != nil {
 		return nil, err
@@ -106,7 +115,7 @@ func captured(ctx context.Context, e *env, paths []string) (*capture.Set, error)
 	if err != nil {
 		return nil, err
 	}
-	p, err := capture.Make(ctx, t, providers(), paths)
+	p, err := capture.Make(ctx, t, providers(cache), paths)
 	if err != nil {
 		return nil, err
 	}

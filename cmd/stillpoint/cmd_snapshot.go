@@ -35,16 +35,19 @@ agent ends; it is lost earlier when its cache file is full.`,
 }
 
 func newSnapshotCreate(e *env) *cobra.Command {
+	var cache cacheFlags
 	c := &cobra.Command{
 		Use:   "create PATH...",
 		Short: "take a snapshot of what the paths show, of one moment",
 		Long: `Takes a snapshot of all volumes that hold something of the paths, and prints its
 id. What is mounted below the paths and cannot be taken is named.`,
 		Example: `  stillpoint snapshot create /srv
-  stillpoint snapshot create /srv /home --json`,
+  stillpoint snapshot create /srv /home --json
+  stillpoint snapshot create /srv --cache-dir /var/cache --cache-max 20G`,
 		Args: atLeast(1, "a path to take a snapshot of"),
-		RunE: func(c *cobra.Command, args []string) error { return runSnapshotCreate(c.Context(), e, args) },
+		RunE: func(c *cobra.Command, args []string) error { return runSnapshotCreate(c.Context(), e, &cache, args) },
 	}
+	cache.add(c)
 	jsonFlag(c, e)
 	return c
 }
@@ -137,12 +140,17 @@ func absolute(paths []string) ([]string, error) {
 	return all, nil
 }
 
-func runSnapshotCreate(ctx context.Context, e *env, paths []string) error {
-	paths, err := absolute(paths)
+func runSnapshotCreate(ctx context.Context, e *env, cache *cacheFlags, paths []string) error {
+	choice, err := cache.choice(e)
 	if err != nil {
 		return err
 	}
-	k, err := agent.NewControl(agentSocket()).Create(ctx, paths)
+	if paths, err = absolute(paths); err != nil {
+		return err
+	}
+	a := agent.NewControl(agentSocket())
+	a.Cache = choice
+	k, err := a.Create(ctx, paths)
 	if err != nil {
 		return err
 	}

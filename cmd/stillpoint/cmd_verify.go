@@ -9,6 +9,7 @@ import (
 	"stillpoint/internal/backup"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
+	"stillpoint/internal/snapshot"
 )
 
 type verifyFlags struct {
@@ -46,7 +47,7 @@ func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error
 		return err
 	}
 	w := e.watcher(false, f.quiet)
-	en, err := newEngine(w.event)
+	en, err := newEngine(w.event, snapshot.CacheChoice{})
 	if err != nil {
 		return err
 	}

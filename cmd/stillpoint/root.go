@@ -27,6 +27,8 @@ Environment:
   STILLPOINT_PASSWORD       the password of the repository
   STILLPOINT_PASSWORD_FILE  a file that holds it, as --password-file
   STILLPOINT_AGENT          the agent's socket (default /run/stillpoint/agent.sock)
+  STILLPOINT_CACHE_DIR      stands for --cache-dir everywhere
+  STILLPOINT_CACHE_MAX      stands for --cache-max everywhere
   STILLPOINT_STATE          folder for the job logs (default /var/lib/stillpoint)`
 
 const rootExample = `  stillpoint init --repo /backup/repo

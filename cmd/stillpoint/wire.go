@@ -16,12 +16,14 @@ import (
 
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
-func providers() []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCow(), Socket: agentSocket()}}
+func providers(cache snapshot.CacheChoice) []snapshot.Provider {
+	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
-func residents() []snapshot.Provider { return []snapshot.Provider{btrfs.New(host), newCow()} }
+func residents(cache snapshot.CacheChoice) []snapshot.Provider {
+	return []snapshot.Provider{btrfs.New(host), newCowWith(cache)}
+}
 
 // agentSocket is where that one listens.
 func agentSocket() string { return cmp.Or(os.Getenv("STILLPOINT_AGENT"), agent.Socket) }
@@ -29,14 +31,23 @@ func agentSocket() string { return cmp.Or(os.Getenv("STILLPOINT_AGENT"), agent.S
 // newCow makes the provider that an agent has.
 func newCow() snapshot.Provider { return cow.New(host, cow.Options{}) }
 
+// newCowWith is newCow with a choice that was looked at before.
+func newCowWith(cache snapshot.CacheChoice) snapshot.Provider {
+	p, err := cow.New(host, cow.Options{}).WithCache(cache)
+	if err != nil {
+		panic(err) // cacheFlags.choice has let it pass
+	}
+	return p
+}
+
 // host is what is mounted now.
 func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }
 
 // newEngine is where the parts of the program meet.
-func newEngine(watch func(job.Event)) (*backup.Engine, error) {
+func newEngine(watch func(job.Event), cache snapshot.CacheChoice) (*backup.Engine, error) {
 	dir, err := job.DefaultDir()
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(), JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
+	return &backup.Engine{Providers: providers(cache), JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"sync"
 
 	"stillpoint/internal/problem"
@@ -44,9 +43,13 @@ func lineTo(address string) line {
 // Server's first provider. What is made through the Client ends with Close, and
 // with this process.
 func Dial(ctx context.Context, address, provider string) (*Client, error) {
+	return dial(ctx, address, provider, snapshot.CacheChoice{})
+}
+
+func dial(ctx context.Context, address, provider string, cache snapshot.CacheChoice) (*Client, error) {
 	c := &Client{line: lineTo(address), address: address}
 	// The session outlives ctx.
-	request, err := http.NewRequest(http.MethodGet, base+"/session?provider="+url.QueryEscape(provider), nil)
+	request, err := http.NewRequest(http.MethodGet, base+"/session?"+query(provider, cache), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +60,14 @@ func Dial(ctx context.Context, address, provider string) (*Client, error) {
 	if response.StatusCode == http.StatusNotFound {
 		response.Body.Close()
 		return nil, errOther
+	}
+	if response.StatusCode == http.StatusUnprocessableEntity {
+		defer response.Body.Close()
+		f := &failure{}
+		if err := gob.NewDecoder(response.Body).Decode(f); err != nil {
+			return nil, err
+		}
+		return nil, f.err()
 	}
 	if err := gob.NewDecoder(response.Body).Decode(&c.greeting); err != nil {
 		response.Body.Close()
@@ -262,8 +273,18 @@ func (r *remote) Err() error {
 	return r.err
 }
 
+func (r *remote) Cache() (snapshot.Cache, bool) {
+	if c := r.look().Cache; c != nil {
+		return *c, true
+	}
+	return snapshot.Cache{}, false
+}
+
 func (r *remote) Release(ctx context.Context) error {
 	return r.c.call(ctx, http.MethodDelete, r.path, nil, nil)
 }
 
-var _ snapshot.Provider = (*Client)(nil)
+var (
+	_ snapshot.Provider  = (*Client)(nil)
+	_ snapshot.CacheUser = (*remote)(nil)
+)

@@ -10,18 +10,21 @@ import (
 
 	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 )
 
 // A Control is how people talk to the resident agent. What it makes outlives
 // it.
 type Control struct {
+	Cache snapshot.CacheChoice // of what is created; the zero one stands for the agent's own
+
 	line
 	address string
 }
 
 // NewControl makes a Control of the agent at a socket. It connects when it is
 // needed.
-func NewControl(address string) *Control { return &Control{lineTo(address), address} }
+func NewControl(address string) *Control { return &Control{line: lineTo(address), address: address} }
 
 // ask is call, with an agent that is not there as an error of its own.
 func (c *Control) ask(ctx context.Context, method, path string, body, into any) error {
@@ -40,7 +43,7 @@ func (c *Control) Status(ctx context.Context) (s Status, err error) {
 
 // Create takes a snapshot of absolute paths, which the agent keeps.
 func (c *Control) Create(ctx context.Context, paths []string) (k Kept, err error) {
-	err = c.ask(ctx, http.MethodPost, "/kept", paths, &k)
+	err = c.ask(ctx, http.MethodPost, "/kept", creation{paths, c.Cache}, &k)
 	return k, err
 }
 

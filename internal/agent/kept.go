@@ -108,10 +108,7 @@ func (k *kept) describe() Kept {
 		if err := t.Err(); err != nil {
 			v.Code, v.Reason = problem.CodeOf(err), problem.Text(err)
 		}
-		if c, ok := t.Snapshot.(snapshot.CacheUser); ok {
-			cache := c.Cache()
-			v.Cache = &cache
-		}
+		v.Cache = snapshot.CacheOf(t.Snapshot)
 		d.Volumes = append(d.Volumes, v)
 	}
 	for _, m := range k.mounts {
@@ -204,8 +201,12 @@ func (st *store) newlyLost() []Kept {
 // The requests.
 
 func (r *Resident) create(q *http.Request) (any, error) {
-	var paths []string
-	if err := gob.NewDecoder(q.Body).Decode(&paths); err != nil {
+	var w creation
+	if err := gob.NewDecoder(q.Body).Decode(&w); err != nil {
+		return nil, err
+	}
+	providers, err := withCache(r.o.Providers, w.Cache)
+	if err != nil {
 		return nil, err
 	}
 	r.server.open.Add(1)
@@ -215,7 +216,7 @@ func (r *Resident) create(q *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := capture.Make(ctx, t, r.o.Providers, paths)
+	p, err := capture.Make(ctx, t, providers, w.Paths)
 	if err != nil {
 		return nil, err
 	}

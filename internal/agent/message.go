@@ -9,7 +9,7 @@ import (
 )
 
 // prefix begins all paths. It changes with the messages.
-const prefix = "/2"
+const prefix = "/3"
 
 // A greeting is what a client learns first.
 type greeting struct {
@@ -31,11 +31,18 @@ type found struct {
 	Err *failure
 }
 
+// A creation is a snapshot that the agent is to keep.
+type creation struct {
+	Paths []string
+	Cache snapshot.CacheChoice
+}
+
 // A look is what a snapshot says of itself.
 type look struct {
 	Parts []snapshot.Part
 	Gaps  []snapshot.Gap
 	Root  string
+	Cache *snapshot.Cache
 	Err   *failure
 }
 

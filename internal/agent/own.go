@@ -58,7 +58,9 @@ func Main(provider func() snapshot.Provider) {
 
 // Start starts an agent for this process alone. It goes on when this process is
 // stopped, and ends with it.
-func Start(ctx context.Context) (*Client, error) {
+func Start(ctx context.Context) (*Client, error) { return start(ctx, snapshot.CacheChoice{}) }
+
+func start(ctx context.Context, cache snapshot.CacheChoice) (*Client, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"}) // an abstract address that the kernel chooses
 	if err != nil {
 		return nil, fmt.Errorf("start agent: %w", err)
@@ -74,7 +76,7 @@ func Start(ctx context.Context) (*Client, error) {
 		return nil, fmt.Errorf("start agent: %w", err)
 	}
 	go func() { _ = p.Wait() }()
-	c, err := Dial(ctx, l.Addr().String(), "")
+	c, err := dial(ctx, l.Addr().String(), "", cache)
 	if err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start agent: %w", err)
@@ -90,6 +92,7 @@ const Socket = "/run/stillpoint/agent.sock"
 type Provider struct {
 	Local  snapshot.Provider // the same provider in this process, for questions
 	Socket string            // of the resident agent
+	Cache  snapshot.CacheChoice
 
 	mu     sync.Mutex
 	client *Client
@@ -140,10 +143,10 @@ func (p *Provider) connect(ctx context.Context) (*Client, error) {
 	if p.client != nil {
 		return p.client, nil
 	}
-	c, err := Dial(ctx, p.Socket, p.Local.Name())
+	c, err := dial(ctx, p.Socket, p.Local.Name(), p.Cache)
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		c, err = Start(ctx)
+		c, err = start(ctx, p.Cache)
 	case err != nil:
 		err = fmt.Errorf("the agent at %s: %w", p.Socket, err)
 	}

@@ -146,6 +146,12 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	provider, err := chosen(provider, choiceOf(r.URL.Query()))
+	if err != nil {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_ = gob.NewEncoder(w).Encode(failureOf(err))
+		return
+	}
 	id := rand.Text()
 	own := &session{provider: provider, client: clientOf(r), since: time.Now(), sets: map[string]snapshot.Pending{}, foreign: map[int]bool{}}
 	s.mu.Lock()
@@ -352,7 +358,7 @@ func (s *Server) look(r *http.Request) (any, error) {
 		return nil, err
 	}
 	root := snap.Root() // which may be what makes the others known
-	return look{Parts: snap.Parts(), Gaps: snap.Gaps(), Root: root, Err: failureOf(snap.Err())}, nil
+	return look{Parts: snap.Parts(), Gaps: snap.Gaps(), Root: root, Cache: snapshot.CacheOf(snap), Err: failureOf(snap.Err())}, nil
 }
 
 func (s *Server) release(r *http.Request) (any, error) {

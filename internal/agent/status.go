@@ -57,10 +57,7 @@ func heldOf(s snapshot.Snapshot, provider string) Held {
 	if err := s.Err(); err != nil {
 		h.Code, h.Reason = problem.CodeOf(err), problem.Text(err)
 	}
-	if c, ok := s.(snapshot.CacheUser); ok {
-		cache := c.Cache()
-		h.Cache = &cache
-	}
+	h.Cache = snapshot.CacheOf(s)
 	return h
 }
 

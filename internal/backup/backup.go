@@ -71,7 +71,10 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 		return err
 	}
 	why := "the backup failed"
-	defer func() { b.cap.release(ctx, b.run, b.plan, why) }()
+	defer func() {
+		b.cached()
+		b.cap.release(ctx, b.run, b.plan, why)
+	}()
 	fault.Point("backup:captured")
 	if err := b.cap.read(ctx); err != nil {
 		return err
@@ -83,6 +86,7 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	}
 	fault.Point("backup:recorded")
 	why = "no longer needed"
+	b.cached()
 	b.cap.release(ctx, b.run, b.plan, why)
 	fault.Point("backup:released")
 	return b.logged()

@@ -1,6 +1,7 @@
 package cachefile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -13,9 +14,13 @@ import (
 )
 
 // A File holds originals. Its methods may be called from several goroutines,
-// Close once, when no other one runs.
+// Close when no other one runs.
 //
-// What is saved goes through a buffer of ours, with pread and pwrite. The
+// What is saved is in memory when Save returns, and is written behind. A write
+// that fails then makes the file lost at once: Err says so, and what was not
+// written is never read.
+//
+// What is saved goes through memory of ours, with pread and pwrite. The
 // copying calls of the kernel (copy_file_range, splice, sendfile) are no good
 // here: between two file systems they move at most 64 KiB at a time, and what
 // they move are references to the pages of the live file, so that a store
@@ -24,8 +29,12 @@ type File struct {
 	fd     int
 	dir    string
 	limits Limits
+	behind *behind
 
-	buffers sync.Pool // of *[pieces]byte
+	once    sync.Once
+	useless chan struct{} // closed when nothing will be read any more
+	quit    chan struct{} // closed by Close
+	ended   sync.WaitGroup
 
 	used    atomic.Int64 // reserved bytes: where the next save goes
 	checked atomic.Int64 // how much was used when the free space was last looked at
@@ -43,8 +52,8 @@ type Stats struct {
 	Saves   int64 `json:"saves"` // calls that saved something
 }
 
-// unit is what every save begins at a multiple of, and pieces is how much goes
-// through a buffer at once: a page, and what amortises the calls while it still
+// unit is what every save begins at a multiple of, and pieces is how much is
+// read and written at once: a page, and what amortises the calls while it still
 // fits a CPU's cache.
 const (
 	unit   = 4096
@@ -56,16 +65,29 @@ const (
 // anything is captured; beyond that, space is taken as it is needed. Failures
 // have the codes cache-full and cache-lost.
 func Create(p Placement, i int) (*File, error) {
-	fd, err := file.Open(file.Here, p.Dir, file.Write|file.Unnamed)
+	dir, err := file.Open(file.Here, p.Dir, file.Read|file.Directory)
 	if err != nil {
 		return nil, problem.New(codeOf(err), p.Dir, fmt.Errorf("create a cache file: %w", err))
 	}
-	f := &File{fd: fd, dir: p.Dir, limits: p.Limits[i]}
-	f.buffers.New = func() any { return new([pieces]byte) }
+	defer file.Close(dir)
+	return CreateIn(dir, p, i)
+}
+
+// CreateIn is Create in a directory that is open: that of the placement, by
+// whichever mount. The file can never get a name.
+func CreateIn(dir int, p Placement, i int) (*File, error) {
+	fd, err := file.Open(dir, ".", file.Write|file.Unnamed|file.Forever)
+	if err != nil {
+		return nil, problem.New(codeOf(err), p.Dir, fmt.Errorf("create a cache file: %w", err))
+	}
+	f := &File{fd: fd, dir: p.Dir, limits: p.Limits[i], useless: make(chan struct{}), quit: make(chan struct{})}
 	if err := f.reserve(f.limits.Initial); err != nil {
 		file.Close(fd)
 		return nil, err
 	}
+	f.behind = newBehind(fd, cmp.Or(f.limits.Memory, memory), f.late)
+	f.ended.Go(f.behind.run)
+	f.ended.Go(f.watch)
 	return f, nil
 }
 
@@ -84,70 +106,15 @@ func (f *File) reserve(n int64) error {
 	return problem.New(codeOf(err), f.dir, fmt.Errorf("reserve %d MiB for a cache file: %w", n>>20, err))
 }
 
-// Save saves length bytes at offset of the descriptor from, or as many as there
-// are before its end, and returns where they are and how many. Once it fails
-// with cache-full or cache-lost it does so for ever. Any other failure is one of
-// reading from: the cache file is as good as before.
-func (f *File) Save(from int, offset, length int64) (at, n int64, err error) {
-	at, err = f.take(length)
-	if err != nil {
-		return 0, 0, err
-	}
-	buf := f.buffers.Get().(*[pieces]byte)
-	defer f.buffers.Put(buf)
-	for n < length {
-		piece := buf[:min(length-n, pieces)]
-		got, err := file.ReadAt(from, piece, offset+n)
-		if err != nil {
-			f.giveBack(at, length, 0)
-			return 0, 0, fmt.Errorf("read the original: %w", err)
-		}
-		if got == 0 {
-			break
-		}
-		if err := f.write(piece[:got], at+n); err != nil {
-			return 0, 0, err
-		}
-		n += int64(got)
-	}
-	f.giveBack(at, length, n)
-	f.count(n)
-	return at, n, nil
-}
-
-// SaveBytes saves p and returns where it is. It fails like Save.
-func (f *File) SaveBytes(p []byte) (at int64, err error) {
-	at, err = f.take(int64(len(p)))
-	if err != nil {
-		return 0, err
-	}
-	if err := f.write(p, at); err != nil {
-		return 0, err
-	}
-	f.count(int64(len(p)))
-	return at, nil
-}
-
-// ReadAt reads what was saved at a place. It reads less than asked only at the
-// end of the file. A failure has the code cache-lost.
-func (f *File) ReadAt(p []byte, at int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := file.ReadAt(f.fd, p[done:], at+int64(done))
-		if err != nil {
-			return done, f.lose(problem.New(problem.CacheLost, f.dir, fmt.Errorf("read the cache file: %w", err)))
-		}
-		if n == 0 {
-			break
-		}
-		done += n
-	}
-	return done, nil
-}
-
 // Stats may be asked at any time.
 func (f *File) Stats() Stats {
 	return Stats{Used: f.used.Load(), Content: f.content.Load(), Maximum: f.limits.Maximum, Saves: f.saved.Load()}
+}
+
+// Inode is the number of the file on its volume.
+func (f *File) Inode() (uint64, error) {
+	st, err := file.Stat(f.fd, "", file.Itself)
+	return st.Inode, err
 }
 
 // Err is nil while everything that was to be saved could be.
@@ -158,12 +125,20 @@ func (f *File) Err() error {
 	return nil
 }
 
-// Close ends the file and gives its space back.
-func (f *File) Close() error { return file.Close(f.fd) }
-
-func (f *File) count(n int64) {
-	f.saved.Add(1)
-	f.content.Add(n)
+// Close ends the file and gives its space back. It may be called twice.
+func (f *File) Close() error {
+	b := f.behind
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	b.abandon()
+	b.mu.Unlock()
+	close(f.quit)
+	f.ended.Wait()
+	return file.Close(f.fd)
 }
 
 // take reserves a range of the file.
@@ -196,33 +171,10 @@ func (f *File) giveBack(at, took, used int64) {
 
 func roundUp(n int64) int64 { return (n + unit - 1) &^ (unit - 1) }
 
-// lookEvery is how much is saved between two looks at the free space.
-const lookEvery = 8 << 20
-
-// leaveRoom fails when so little is left on the volume that other programs
-// would soon fail to write. What is reserved is ours already. btrfs counts what
-// was written only when it commits, every 30 s, so there this comes late.
-func (f *File) leaveRoom(used int64) error {
-	last := f.checked.Load()
-	if f.limits.Keep <= 0 || used <= f.limits.Initial || used-last < lookEvery || !f.checked.CompareAndSwap(last, used) {
-		return nil
-	}
-	var st syscall.Statfs_t
-	if err := syscall.Fstatfs(f.fd, &st); err != nil {
-		return f.lose(problem.New(problem.CacheLost, f.dir, fmt.Errorf("free space: %w", err)))
-	}
-	if free := int64(st.Bavail) * st.Frsize; free < f.limits.Keep {
-		return f.lose(problem.Newf(problem.CacheFull, f.dir,
-			"only %d MiB are free on the volume of the cache file, and %d MiB are left to others", free>>20, f.limits.Keep>>20))
-	}
-	return nil
-}
-
-func (f *File) write(p []byte, at int64) error {
-	if _, err := file.WriteAt(f.fd, p, at); err != nil {
-		return f.lose(problem.New(codeOf(err), f.dir, fmt.Errorf("write the cache file at %d MiB: %w", at>>20, err)))
-	}
-	return nil
+// late is told of a write that failed after its data had been taken.
+func (f *File) late(at int64, err error) {
+	f.lose(problem.New(codeOf(err), f.dir, fmt.Errorf("write the cache file at %d MiB: %w", at>>20, err)))
+	f.giveUp()
 }
 
 // lose makes err, or the one that was first, the answer to everything.

@@ -2,6 +2,7 @@ package cachefile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -88,7 +89,7 @@ func TestSave(t *testing.T) {
 		{0, 4096, 4096}, {100, 1, 1}, {3 * mib, 4096, 77}, {3*mib + 77, 4096, 0}, {10 * mib, 4096, 0}, {0, 0, 0}, {5, 3 * mib, 3 * mib}, {0, 10 * mib, 3*mib + 77},
 	} {
 		before := f.Stats().Used
-		at, n, err := f.Save(from, c.offset, c.length)
+		at, n, err := f.Save(t.Context(), from, c.offset, c.length)
 		if err != nil || n != c.want || at%4096 != 0 {
 			t.Fatalf("%+v: at %d, %d bytes, %v", c, at, n, err)
 		}
@@ -97,7 +98,7 @@ func TestSave(t *testing.T) {
 			t.Errorf("%+v: uses %d bytes", c, used)
 		}
 	}
-	at, err := f.SaveBytes(content[9:1000])
+	at, err := f.SaveBytes(context.Background(), content[9:1000])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,13 +109,13 @@ func TestSave(t *testing.T) {
 
 	// A file that cannot be read is no fault of the cache.
 	before := f.Stats()
-	if _, _, err := f.Save(-1, 0, 4096); !errors.Is(err, unix.EBADF) || problem.CodeOf(err) != problem.Uncatalogued {
+	if _, _, err := f.Save(t.Context(), -1, 0, 4096); !errors.Is(err, unix.EBADF) || problem.CodeOf(err) != problem.Uncatalogued {
 		t.Errorf("a bad descriptor: %v", err)
 	}
 	if f.Err() != nil || f.Stats() != before {
 		t.Errorf("a bad descriptor spoils it: %v %+v", f.Err(), f.Stats())
 	}
-	if _, _, err := f.Save(from, 0, -1); !errors.Is(err, unix.EINVAL) || f.Err() != nil {
+	if _, _, err := f.Save(t.Context(), from, 0, -1); !errors.Is(err, unix.EINVAL) || f.Err() != nil {
 		t.Errorf("a negative length: %v", err)
 	}
 }
@@ -132,7 +133,7 @@ func TestConcurrentSaves(t *testing.T) {
 			r := rand.New(rand.NewPCG(3, uint64(i)))
 			for range 60 {
 				offset, length := r.Int64N(int64(len(content))), r.Int64N(mib)
-				at, n, err := f.Save(from, offset, length)
+				at, n, err := f.Save(t.Context(), from, offset, length)
 				if err != nil {
 					t.Error(err)
 					return
@@ -188,7 +189,7 @@ func wantFull(t *testing.T, f *File, err error, code problem.Code, why string) {
 	if problem.CodeOf(err) != code || !strings.Contains(err.Error(), why) {
 		t.Errorf("%s: %v, want %s: %s", problem.CodeOf(err), err, code, why)
 	}
-	if _, again := f.SaveBytes([]byte{1}); again == nil || again.Error() != err.Error() || f.Err() == nil {
+	if _, again := f.SaveBytes(context.Background(), []byte{1}); again == nil || again.Error() != err.Error() || f.Err() == nil {
 		t.Errorf("after %v comes %v", err, again)
 	}
 }
@@ -197,7 +198,7 @@ func wantFull(t *testing.T, f *File, err error, code problem.Code, why string) {
 func fill(f *File) (saved int, err error) {
 	b := random(mib)
 	for {
-		if _, err := f.SaveBytes(b); err != nil {
+		if _, err := f.SaveBytes(context.Background(), b); err != nil {
 			return saved, err
 		}
 		saved++
@@ -279,14 +280,14 @@ func TestDeviceFails(t *testing.T) {
 		t.Run(fsType, func(t *testing.T) {
 			v := scratch.New(t, fsType, size)
 			f := create(t, v.Dir, Limits{Maximum: 1 << 40})
-			if _, err := f.SaveBytes(random(mib)); err != nil {
+			if _, err := f.SaveBytes(context.Background(), random(mib)); err != nil {
 				t.Fatal(err)
 			}
 			shutDown(t, v.Dir)
 			if _, err := f.ReadAt(make([]byte, 10), 100*mib); err != nil && problem.CodeOf(err) != problem.CacheLost {
 				t.Errorf("read: %v", err)
 			}
-			_, err := f.SaveBytes(random(mib))
+			_, err := fill(f) // what comes before the failure is seen is in memory
 			wantFull(t, f, err, problem.CacheLost, "input/output error")
 			if _, err := Create(at(v.Dir, Limits{Initial: mib, Maximum: 1 << 40}), 0); problem.CodeOf(err) != problem.CacheLost {
 				t.Errorf("create: %v", err)
@@ -326,9 +327,12 @@ func TestKilled(t *testing.T) {
 	if dir := os.Getenv(killedVariable); dir != "" {
 		f := create(t, dir, Limits{Initial: 10 * mib, Maximum: 1 << 40})
 		for range 30 {
-			if _, err := f.SaveBytes(random(mib)); err != nil {
+			if _, err := f.SaveBytes(context.Background(), random(mib)); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if err := f.Flush(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		fmt.Println("saved")
 		time.Sleep(time.Minute)
@@ -386,7 +390,7 @@ func BenchmarkSave(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for i := range b.N {
-				if _, _, err := f.Save(int(from.Fd()), int64(i)*size%(48*mib), size); err != nil {
+				if _, _, err := f.Save(b.Context(), int(from.Fd()), int64(i)*size%(48*mib), size); err != nil {
 					b.Fatal(err)
 				}
 			}

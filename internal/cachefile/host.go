@@ -79,6 +79,15 @@ func (h *host) below(v *volume.Volume) []*volume.Volume {
 	return found
 }
 
+// on lists v and what it stands on.
+func (h *host) on(v *volume.Volume) []volume.ID {
+	ids := []volume.ID{v.ID}
+	for _, b := range h.below(v) {
+		ids = append(ids, b.ID)
+	}
+	return ids
+}
+
 // showing returns the volume that shows a path: that of the deepest mount on
 // the way which nothing hides. A loop device remembers the path that its file
 // had in the namespace of whoever set it up, so this is a good guess only.

@@ -16,6 +16,7 @@ type Rules struct {
 	SameVolume bool    // the provider can keep the originals of a volume on that volume
 	Initial    Size    // reserved before anything is captured; by default Least
 	Maximum    Size    // of each file; the default is in the comment of Place
+	Memory     int64   // bytes of each file that may wait to be written; 0 stands for 128 MiB
 }
 
 // Named is a directory that the administrator named.
@@ -38,13 +39,19 @@ type Placement struct {
 	Dir    string    `json:"dir"`
 	Volume volume.ID `json:"volume"`
 	Limits []Limits  `json:"limits"` // in the order of the set
+
+	// On are the volume and those that it stands on. While one of them is
+	// frozen, writing to a cache file may have to wait for the thaw.
+	On []volume.ID `json:"on"`
 }
 
 // Limits are those of one cache file, in bytes.
 type Limits struct {
 	Initial int64 `json:"initial"` // reserved when it is created
 	Maximum int64 `json:"maximum"` // never more
-	Keep    int64 `json:"keep"`    // this much stays free for others on its volume
+	Keep    int64 `json:"keep"`    // by growing it leaves this much free for others on its volume
+	Memory  int64 `json:"memory"`  // at most this much waits to be written; 0 for the default
+	Floor   int64 `json:"floor"`   // when others leave less, it ends itself and gives its blocks back
 }
 
 // A Candidate is a volume that was considered, and why it is good or not.
@@ -82,12 +89,12 @@ func Place(r Rules, set, all []volume.Volume) (Placement, []Candidate, error) {
 	for _, p := range h.places(r) {
 		c := h.judge(p, r)
 		if len(c.Against) == 0 {
-			limits, err := h.limits(r, p.v.Free)
+			limits, err := h.limits(r, p.v)
 			switch {
 			case err != nil:
 				c.Against = append(c.Against, err.Error())
 			case best == nil:
-				best = &Placement{Dir: c.Dir, Volume: c.Volume, Limits: limits}
+				best = &Placement{Dir: c.Dir, Volume: c.Volume, Limits: limits, On: h.on(p.v)}
 				c.Chosen = true
 			}
 		}
@@ -201,7 +208,7 @@ func (h *host) judge(p place, r Rules) Candidate {
 	}
 	switch s := h.setVolume(p.v); {
 	case s != "" && r.SameVolume:
-		pro("part of the set, which this provider can use")
+		pro("part of the set, which this provider can use where there is nothing else")
 	case s != "":
 		con("part of the set")
 	default:

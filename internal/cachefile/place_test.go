@@ -212,16 +212,25 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Whatever the host is like, nothing goes where it must not.
+// Whatever the host is like, nothing goes where it must not. Most hosts have a
+// good volume, so that a place is found on most of them.
 func TestNeverAForbiddenPlace(t *testing.T) {
-	chosen := 0
+	hosts, chosen, onSet := 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, 8).Draw(t, "volumes")
+		n := rapid.SampledFrom([]int{1, 2, 3, 4, 5, 6, 7, 8}).Draw(t, "volumes")
+		one := func(of int, label string) bool { return rapid.Uint64().Draw(t, label)%uint64(of) == 0 }
+		r := Rules{SameVolume: rapid.Bool().Draw(t, "same volume")}
+		good := !one(8, "no good one")
 		all := make([]volume.Volume, n)
 		under := make([]int, n) // the volume that holds the file of its loop device, -1 for none
 		for i := range all {
-			all[i] = disk(fmt.Sprint("/v", i), rapid.Uint64Range(0, 4*gib).Draw(t, "free"), rapid.Uint64Range(0, gib).Draw(t, "used"))
+			all[i] = disk(fmt.Sprint("/v", i), rapid.SampledFrom([]uint64{0, Least, gib, 3 * gib}).Draw(t, "free")+rapid.Uint64Range(0, gib).Draw(t, "more"), rapid.Uint64Range(0, gib).Draw(t, "used"))
 			all[i].Kind = rapid.SampledFrom([]volume.Kind{volume.Local, volume.Local, volume.Local, volume.Memory, volume.EFI, volume.Network, volume.Virtual, volume.Stacked}).Draw(t, "kind")
+			if i == 0 && good {
+				all[i].Kind, all[i].Free = volume.Local, max(all[i].Free, gib)
+				under[i] = -1
+				continue
+			}
 			all[i].FSType = rapid.SampledFrom([]string{"ext4", "xfs", "btrfs", "vfat"}).Draw(t, "type")
 			all[i].ReadOnly = rapid.IntRange(0, 5).Draw(t, "ro") == 0
 			all[i].Mounts[0].ReadOnly = rapid.IntRange(0, 8).Draw(t, "mount ro") == 0
@@ -236,7 +245,8 @@ func TestNeverAForbiddenPlace(t *testing.T) {
 		inSet := make([]bool, n)
 		var set []volume.Volume
 		for i := range all {
-			if inSet[i] = all[i].Kind == volume.Local && rapid.IntRange(0, 2).Draw(t, "set") == 0; inSet[i] {
+			inSet[i] = all[i].Kind == volume.Local && one(3, "set") && (i > 0 || !good || r.SameVolume)
+			if inSet[i] {
 				set = append(set, all[i])
 			}
 		}
@@ -252,13 +262,12 @@ func TestNeverAForbiddenPlace(t *testing.T) {
 			}
 			return false
 		}
-		var r Rules
-		r.SameVolume = rapid.Bool().Draw(t, "same volume")
-		for range rapid.IntRange(0, 2).Draw(t, "named") {
+		for range rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "named") {
 			i := rapid.IntRange(0, n-1).Draw(t, "name")
 			r.Named = append(r.Named, Named{fmt.Sprintf("/v%d/named", i), all[i].ID})
 		}
 		p, candidates, err := Place(r, set, all)
+		hosts++
 		if err != nil {
 			if problem.CodeOf(err) != problem.CacheNowhere || len(candidates) == 0 && len(r.Named) > 0 {
 				t.Fatalf("%v %+v", err, candidates)
@@ -276,15 +285,29 @@ func TestNeverAForbiddenPlace(t *testing.T) {
 		case len(r.Named) > 0 && !slices.Contains(r.Named, Named{p.Dir, p.Volume}):
 			t.Fatalf("not what was named: %+v", p)
 		}
+		if frozen(i) && len(r.Named) == 0 {
+			onSet++
+			for _, c := range candidates {
+				j := slices.IndexFunc(all, func(v volume.Volume) bool { return v.ID == c.Volume })
+				if !frozen(j) && len(c.Against) == 0 {
+					t.Fatalf("on the set, and %+v would do", c)
+				}
+			}
+		}
+		on := []volume.ID{p.Volume}
 		for j := under[i]; j >= 0; j = under[j] {
+			on = append(on, all[j].ID)
 			if frozen(j) || all[j].Kind != volume.Local {
 				t.Fatalf("%+v stands on %+v", v, all[j])
 			}
 		}
+		if !slices.Equal(p.On, on) {
+			t.Fatalf("%+v stands on %v", p, on)
+		}
 		total := int64(0)
 		for _, l := range p.Limits {
 			total += l.Maximum
-			if l.Maximum < Least || l.Initial > l.Maximum {
+			if l.Maximum < Least || l.Initial > l.Maximum || l.Floor <= 0 || l.Floor > l.Keep/2 {
 				t.Fatalf("limits %+v", l)
 			}
 		}
@@ -292,8 +315,8 @@ func TestNeverAForbiddenPlace(t *testing.T) {
 			t.Fatalf("limits %+v of %d", p.Limits, v.Free)
 		}
 	})
-	if chosen == 0 {
-		t.Error("no host had a place: nothing was tested")
+	if chosen < hosts/2 || onSet == 0 {
+		t.Errorf("of %d hosts %d had a place, and %d of these on the set: too little was tested", hosts, chosen, onSet)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"stillpoint/internal/volume"
 )
 
 // A Size is so many bytes, or so many percent of the free space where the cache
@@ -15,6 +17,9 @@ type Size struct {
 
 // Bytes is a Size.
 func Bytes(n int64) Size { return Size{bytes: n} }
+
+// Fixed is how many bytes it is, unless it is a share or the default.
+func (s Size) Fixed() (n int64, ok bool) { return s.bytes, s.bytes > 0 }
 
 // Percent is a Size.
 func Percent(p float64) Size { return Size{percent: p} }
@@ -59,8 +64,18 @@ func (s Size) of(free uint64) int64 {
 // keepMost is the most that is kept free for others.
 const keepMost = 1 << 30
 
+// floorLeast is what others need to go on while a file gives its blocks back.
+const floorLeast = 16 << 20
+
+// floor is at most half of what the files leave free themselves, so that these
+// do not end by their own doing.
+func floor(v *volume.Volume, keep int64) int64 {
+	return min(keep/2, max(int64(v.Size/100), floorLeast))
+}
+
 // limits divides the free space of a place among the files of the set.
-func (h *host) limits(r Rules, free uint64) ([]Limits, error) {
+func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
+	free := v.Free
 	room := int64(free / 10 * 9)
 	limits := make([]Limits, len(h.set))
 	total := int64(0)
@@ -86,6 +101,8 @@ func (h *host) limits(r Rules, free uint64) ([]Limits, error) {
 		}
 		l.Initial = min(l.Initial, l.Maximum)
 		l.Keep = min(int64(free/10), keepMost)
+		l.Floor = floor(v, l.Keep)
+		l.Memory = r.Memory
 	}
 	return limits, nil
 }

@@ -50,7 +50,16 @@ type VolumeReport struct {
 	Skew       Millis    `json:"skew_ms"`          // between its first and its last part
 	Hold       Millis    `json:"hold_ms"`          // how long writes were suspended
 	Took       Millis    `json:"took_ms"`          // for storing it
+	Cache      *Cache    `json:"cache,omitempty"`  // where originals were kept, if anywhere
 	Counts     Counts    `json:"counts"`
+}
+
+// A Cache is the file in which the originals were kept of what changed on a
+// volume while its snapshot was read.
+type Cache struct {
+	Dir     string `json:"dir"`  // where it was, without a name
+	Used    int64  `json:"used"` // the high-water mark
+	Maximum int64  `json:"maximum"`
 }
 
 // Counts are the numbers of a job or of one volume of it. Of a backup that was
@@ -120,6 +129,7 @@ func (r *Report) Settle(err error) {
 
 type (
 	plainReport  Report // without methods
+	plainCache   Cache
 	plainVolume  VolumeReport
 	plainLeftOut LeftOut
 )
@@ -133,6 +143,11 @@ type volumeJSON struct {
 	*plainVolume
 	MountsBytes [][]byte `json:"mounts_bytes,omitempty"`
 	PathsBytes  [][]byte `json:"paths_bytes,omitempty"`
+}
+
+type cacheJSON struct {
+	*plainCache
+	DirBytes []byte `json:"dir_bytes,omitempty"`
 }
 
 type leftOutJSON struct {
@@ -167,6 +182,21 @@ func (v *VolumeReport) UnmarshalJSON(b []byte) error {
 	j := volumeJSON{plainVolume: (*plainVolume)(v)}
 	err := json.Unmarshal(b, &j)
 	v.Mounts, v.Paths = exact(v.Mounts, j.MountsBytes), exact(v.Paths, j.PathsBytes)
+	return err
+}
+
+// MarshalJSON writes a cache file as it is in a report.
+func (c Cache) MarshalJSON() ([]byte, error) {
+	return encode(cacheJSON{(*plainCache)(&c), NotText(c.Dir)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (c *Cache) UnmarshalJSON(b []byte) error {
+	j := cacheJSON{plainCache: (*plainCache)(c)}
+	err := json.Unmarshal(b, &j)
+	if len(j.DirBytes) > 0 {
+		c.Dir = string(j.DirBytes)
+	}
 	return err
 }
 

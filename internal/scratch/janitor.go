@@ -46,9 +46,15 @@ const (
 // startJanitor starts one for the directory base.
 func startJanitor(tb testing.TB, base string) janitor {
 	tb.Helper()
-	lock, err := os.Create(filepath.Join(base, lockName))
+	// The sweep of another test, at just this moment, must not find it unlocked:
+	// it gets its name when it is locked.
+	fresh := filepath.Join(base, "new-"+lockName)
+	lock, err := os.Create(fresh)
 	if err == nil {
 		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err == nil {
+		err = os.Rename(fresh, filepath.Join(base, lockName))
 	}
 	if err != nil {
 		tb.Fatal(err)

@@ -65,15 +65,60 @@ type Unseen struct {
 	Advice  string   // who does what, and what to do about it
 }
 
-// A CacheUser is a Snapshot that keeps the originals of what changes meanwhile
-// in a file of limited size.
+// A CacheUser is a Snapshot that may keep the originals of what changes
+// meanwhile in a file of limited size.
 type CacheUser interface {
 	Snapshot
 
-	// Cache may be asked until the snapshot is released.
-	Cache() Cache
+	// Cache is false where there is no such file. It may be asked until the
+	// snapshot is released.
+	Cache() (Cache, bool)
 }
 
-// Cache says how full a cache file is. Nothing in it is given back: what is
-// used is the high-water mark, too.
-type Cache struct{ Used, Maximum int64 }
+// Cache says where a cache file is and how full. Nothing in it is given back:
+// what is used is the high-water mark, too.
+type Cache struct {
+	Dir     string
+	Used    int64
+	Maximum int64
+}
+
+// CacheOf asks a snapshot; nil where it has no cache file.
+func CacheOf(s Snapshot) *Cache {
+	if u, ok := s.(CacheUser); ok {
+		if c, ok := u.Cache(); ok {
+			return &c
+		}
+	}
+	return nil
+}
+
+// A CacheChoice is where people want cache files, and how large. The zero value
+// leaves it to the provider.
+type CacheChoice struct {
+	Dir     string // an absolute path
+	Maximum string // as package cachefile reads it
+}
+
+// A CacheChooser is a Provider that has cache files.
+type CacheChooser interface {
+	Provider
+
+	// WithCache is the same provider with another choice. It shares with the
+	// first one what that watches and holds. A choice that cannot be read
+	// fails with the code usage.
+	WithCache(CacheChoice) (Provider, error)
+
+	// CachePlaces says where the cache file for a volume would go, and what of
+	// the other volumes: in the order of preference. Nothing is changed.
+	CachePlaces(ctx context.Context, v volume.Volume) ([]CachePlace, error)
+}
+
+// A CachePlace is one place for a cache file.
+type CachePlace struct {
+	Dir     string
+	Volume  volume.ID
+	Chosen  bool
+	Maximum int64  // where it is chosen
+	Reason  string // for or against it
+}

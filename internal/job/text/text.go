@@ -152,6 +152,9 @@ func (p *printer) volume(v job.VolumeReport, only bool) {
 			p.line("held", length(time.Duration(v.Hold)))
 		}
 	}
+	if c := v.Cache; c != nil {
+		p.line("cache file", fmt.Sprintf("%s of at most %s used, in %s", size(c.Used), size(c.Maximum), printable(c.Dir)))
+	}
 	p.counts(job.Backup, v.Counts, time.Duration(v.Took), only)
 }
 

@@ -3,7 +3,6 @@ package cow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -24,7 +23,7 @@ const Name = "cow"
 
 // Options say how a Provider works. The zero value will do.
 type Options struct {
-	Cache cachefile.Rules // where cache files go, and how large they may be
+	Cache cachefile.Rules // where cache files go, and how large they may be; they may always lie on the volume itself
 	Hot   int64           // bytes of hot files that may be copied under the freeze; 0 stands for 64 MiB
 	Quiet time.Duration   // how long is waited until few files change; 0 stands for 30 s
 
@@ -46,6 +45,7 @@ type Provider struct {
 	filters map[volume.ID]*filter
 	kept    map[volume.ID]bool // volumes whose filter Watch keeps
 	sets    map[string]bool    // ids of those that there are
+	caches  map[*cache]bool
 }
 
 // New makes a Provider that asks host what is mounted, each time it needs to
@@ -63,7 +63,8 @@ func New(host func(context.Context) (*volume.Table, error), o Options) *Provider
 	if o.few == 0 {
 		o.few = few
 	}
-	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}}
+	o.Cache.SameVolume = true
+	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}, caches: map[*cache]bool{}}
 }
 
 // keepMost is how many inodes fit into a tenth of the memory.
@@ -81,7 +82,7 @@ func (p *Provider) Name() string { return Name }
 
 // About says what these snapshots are.
 func (p *Provider) About() string {
-	return "copy-on-write: the original of what changes goes to a cache file on another volume"
+	return "copy-on-write: the original of what changes goes to a cache file, on another volume if there is one"
 }
 
 // FileSystems are those that this provider takes. btrfs would do, too, and has
@@ -90,6 +91,10 @@ var FileSystems = []string{"ext4", "xfs"}
 
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
+	return p.check(ctx, v, p.o.Cache, "")
+}
+
+func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -105,7 +110,7 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 		return errors.Join(err, problem.Newf(problem.NoProvider, string(v.ID),
 			"its inodes have 128 bytes and so times of whole seconds, by which a change could not be noticed"))
 	}
-	_, err = p.place(ctx, []volume.Volume{v})
+	_, _, err = p.place(ctx, []volume.Volume{v}, r, dir)
 	return err
 }
 
@@ -125,16 +130,6 @@ func open(v volume.Volume) (*os.File, error) {
 		return f, nil
 	}
 	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
-}
-
-// place finds the place for the cache files of a set.
-func (p *Provider) place(ctx context.Context, set []volume.Volume) (cachefile.Placement, error) {
-	t, err := p.host(ctx)
-	if err != nil {
-		return cachefile.Placement{}, fmt.Errorf("look for a place for the cache file: %w", err)
-	}
-	pl, _, err := cachefile.Place(p.o.Cache, set, t.Volumes())
-	return pl, err
 }
 
 // claim takes an id for a set.
@@ -169,6 +164,9 @@ func (p *Provider) acquire(v volume.Volume) (*filter, error) {
 		defer root.Close()
 		if f, err = startFilter(root); err != nil {
 			return nil, err
+		}
+		if err := p.silence(f); err != nil {
+			return nil, errors.Join(err, f.stop())
 		}
 		p.filters[v.ID] = f
 	}

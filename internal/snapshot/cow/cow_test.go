@@ -33,6 +33,7 @@ type rig struct {
 	dir    string
 	p      *Provider
 	target snapshot.Target
+	chosen snapshot.Provider // takes the snapshots, where it is not p itself
 }
 
 func (r *rig) must(err error) {
@@ -59,7 +60,11 @@ func (r *rig) try(between func()) (*target, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 	defer cancel()
 	ids++
-	pending, err := r.p.Prepare(ctx, fmt.Sprint("test", ids), []snapshot.Target{r.target})
+	taker := r.chosen
+	if taker == nil {
+		taker = r.p
+	}
+	pending, err := taker.Prepare(ctx, fmt.Sprint("test", ids), []snapshot.Target{r.target})
 	if err != nil {
 		return nil, err
 	}

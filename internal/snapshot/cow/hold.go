@@ -35,12 +35,20 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
 		return err
 	}
+	if err := s.flush(ctx); err != nil {
+		return err
+	}
 	if err := s.beat(); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("guard: %w", err))
 	}
 	if err := s.track(ctx); err != nil {
 		return err
 	}
+	still, err := s.quieten(ctx)
+	if err != nil {
+		return err
+	}
+	s.still = still
 	if err := s.watched(); err != nil {
 		return err
 	}
@@ -112,6 +120,7 @@ func (s *set) expire() {
 		t.lose(errLate)
 		_ = t.filter.open(s, nil)
 	}
+	s.still()
 }
 
 func (s *set) inTime() error {

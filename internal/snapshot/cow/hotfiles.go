@@ -37,7 +37,11 @@ func (t *target) look(ctx context.Context) error {
 		return err
 	}
 	t.hot, t.written = nil, nil
+	ours := t.set.p.cachesOn(t.Volume())
 	for _, u := range uses {
+		if ours[u.Inode] {
+			continue
+		}
 		if cold := t.set.p.o.cold; u.Shielded || cold != nil && cold(u) {
 			t.written = append(t.written, u)
 		} else {
@@ -148,6 +152,11 @@ func (t *target) sinceEarly() (size int64, err error) {
 // pause ends all writes that are under way, and takes the right to store into
 // mapped pages away.
 func (s *set) pause(ctx context.Context, ts []*target) error {
+	still, err := s.quieten(ctx)
+	if err != nil {
+		return err
+	}
+	defer still()
 	if err := s.watched(); err != nil {
 		return err
 	}
@@ -164,7 +173,7 @@ func (s *set) pause(ctx context.Context, ts []*target) error {
 		t.frozen.Store(false)
 		errs = append(errs, freeze.Thaw(t.filter.root))
 	}
-	_, err := s.guard.Done()
+	_, err = s.guard.Done()
 	return errors.Join(append(errs, err)...)
 }
 
@@ -182,7 +191,7 @@ func (t *target) copyEarly(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c, err := shield.Copy(ctx, t.cache, fd, a.Size)
+		c, err := shield.Copy(ctx, t.cache.File, fd, a.Size)
 		syscall.Close(fd)
 		switch {
 		case problem.Is(err, problem.CacheFull), problem.Is(err, problem.CacheLost), ctx.Err() != nil:

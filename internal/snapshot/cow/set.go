@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
@@ -24,6 +25,7 @@ type set struct {
 	guard   *guard.Guard
 
 	since time.Time // of the guard's time
+	still func()    // ends the pause of cache files; nil without one
 
 	commit sync.Mutex // held while Commit runs
 
@@ -41,7 +43,11 @@ type set struct {
 }
 
 // Prepare builds the index of each volume and makes ready all else.
-func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (_ snapshot.Pending, err error) {
+func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
+	return p.prepare(ctx, id, ts, p.o.Cache, "")
+}
+
+func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target, r cachefile.Rules, dir string) (_ snapshot.Pending, err error) {
 	if len(ts) == 0 {
 		return nil, fmt.Errorf("set %q of no targets", id)
 	}
@@ -64,7 +70,7 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 		s.guard, err = guard.Start()
 		started <- err
 	}()
-	err = s.prepareTargets(ctx, ts)
+	err = s.prepareTargets(ctx, ts, r, dir)
 	if gerr := <-started; err == nil && gerr != nil {
 		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
 	}
@@ -86,12 +92,12 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	return s, nil
 }
 
-func (s *set) prepareTargets(ctx context.Context, ts []snapshot.Target) error {
+func (s *set) prepareTargets(ctx context.Context, ts []snapshot.Target, r cachefile.Rules, dir string) error {
 	var vs []volume.Volume
 	for _, t := range ts {
 		vs = append(vs, t.Volume)
 	}
-	place, err := s.p.place(ctx, vs)
+	place, _, err := s.p.place(ctx, vs, r, dir)
 	if err != nil {
 		return err
 	}
@@ -129,6 +135,11 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 			return nil, t.failed("commit", err)
 		}
 	}
+	for _, t := range s.targets {
+		if err := t.saved(); err != nil {
+			return nil, t.failed("commit", err)
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -162,6 +173,9 @@ func (s *set) Resume(ctx context.Context) error {
 	var errs []error
 	for _, t := range slices.Backward(s.order) {
 		errs = append(errs, t.thaw())
+	}
+	if s.still != nil {
+		s.still()
 	}
 	if late, err := s.guard.Done(); err != nil || late {
 		for _, t := range s.targets {

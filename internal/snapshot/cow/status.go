@@ -104,6 +104,9 @@ func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unse
 	if err != nil {
 		return nil, err
 	}
+	// What has no name is in no snapshot: a temporary file, or a cache file of
+	// another agent.
+	uses = slices.DeleteFunc(uses, func(u hot.Use) bool { return u.Nameless })
 	var all []snapshot.Unseen
 	for _, g := range hot.ByProcess(uses) {
 		u := snapshot.Unseen{PID: g.PID, Program: g.Program, Kind: string(g.Kind), Files: g.Files(), Advice: g.String()}
@@ -117,13 +120,4 @@ func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unse
 	return all, nil
 }
 
-// Cache says how full the cache file is.
-func (t *target) Cache() snapshot.Cache {
-	st := t.cache.Stats()
-	return snapshot.Cache{Used: st.Used, Maximum: st.Maximum}
-}
-
-var (
-	_ snapshot.Watcher   = (*Provider)(nil)
-	_ snapshot.CacheUser = (*target)(nil)
-)
+var _ snapshot.Watcher = (*Provider)(nil)

@@ -33,7 +33,7 @@ type target struct {
 	target snapshot.Target
 
 	filter  *filter
-	cache   *cachefile.File
+	cache   *cache
 	keeper  *inode.Keeper
 	builder *index.Builder
 	touched *fanotify.Changes // of attributes, since the instant
@@ -76,7 +76,7 @@ func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) 
 		return err
 	}
 	t.device = st.Dev
-	if t.cache, err = cachefile.Create(place, i); err != nil {
+	if t.cache, err = t.set.newCache(place, i); err != nil {
 		return err
 	}
 	if t.keeper, err = inode.NewKeeper(t.set.p.o.Keep); err != nil {
@@ -135,7 +135,7 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 	if err = t.forgetTouched(); err != nil {
 		return err
 	}
-	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache, shield.Options{
+	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache.File, shield.Options{
 		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Flags: t.flags, Fault: t.fault,
 	})
 	return t.copyHot(ctx)
@@ -174,8 +174,9 @@ func (t *target) Err() error {
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
 	}
 	if t.err == nil {
-		if err := t.shield.Err(); err != nil {
+		if err := t.saved(); err != nil {
 			t.err = problem.New(problem.SnapshotLost, t.ID(), err)
+			t.shield.Lose(t.err)
 		}
 	}
 	return t.err

@@ -42,6 +42,7 @@ const (
 	Quiet     Mode = unix.O_NOATIME  // fails with EPERM on files of others without CAP_FOWNER
 	New       Mode = unix.O_CREAT | unix.O_EXCL
 	Unnamed   Mode = unix.O_TMPFILE // a new file without a name in the directory name; fails with EOPNOTSUPP where there are none
+	Forever   Mode = unix.O_EXCL    // with Unnamed: it can never get a name
 )
 
 // Open opens name in the directory dir. New files get the permissions 0600.

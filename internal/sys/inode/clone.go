@@ -13,6 +13,14 @@ import (
 // through it changes anything, not even access times, and device files cannot
 // be opened. It ends with the last descriptor in it. It needs Linux 5.12.
 func Clone(dir *os.File) (*os.File, error) {
+	return clone(dir, unix.MOUNT_ATTR_RDONLY)
+}
+
+// CloneWritable is Clone, but that files can be made and written through it,
+// where they can through dir.
+func CloneWritable(dir *os.File) (*os.File, error) { return clone(dir, 0) }
+
+func clone(dir *os.File, more uint64) (*os.File, error) {
 	tree, err := unix.OpenTree(int(dir.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	runtime.KeepAlive(dir)
 	if err != nil {
@@ -22,7 +30,7 @@ func Clone(dir *os.File) (*os.File, error) {
 	// The clone of a shared mount gets what is mounted on the original later
 	// (mount_namespaces(7)), unless it is private.
 	attr := unix.MountAttr{
-		Attr_set:    unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME,
+		Attr_set:    more | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOATIME,
 		Attr_clr:    unix.MOUNT_ATTR__ATIME,
 		Propagation: unix.MS_PRIVATE,
 	}

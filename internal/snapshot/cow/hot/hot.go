@@ -49,6 +49,10 @@ type Use struct {
 	Writes  bool   `json:"writes"`            // false for a mapping that is read-only now and may become writable
 	Tree    bool   `json:"tree,omitempty"`    // of a directory, everything below it
 
+	// Nameless is a file that had no name when it was looked at: it is in no
+	// snapshot, unless it is given one (linkat(2)).
+	Nameless bool `json:"nameless,omitempty"`
+
 	// Shielded descriptors are of files that the filter makes events for. They
 	// are no danger, and reported only where Options.All asks for it.
 	Shielded bool  `json:"shielded,omitempty"`

@@ -164,7 +164,7 @@ func (p *subject) descriptor(tid, dir int, fd string, st file.Info) error {
 		return nil
 	}
 	path, _ := file.Readlink(dir, fd)
-	p.uses = append(p.uses, Use{Kind: Descriptor, Inode: st.Inode, Path: path, Writes: true, Shielded: shielded})
+	p.uses = append(p.uses, Use{Kind: Descriptor, Inode: st.Inode, Path: path, Writes: true, Shielded: shielded, Nameless: st.Links == 0})
 	return nil
 }
 

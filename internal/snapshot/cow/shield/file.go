@@ -118,7 +118,7 @@ func (f *guarded) keep(ctx context.Context, c Cache, from int, offset, end int64
 				return err
 			}
 			n := min(until-offset, step)
-			at, got, err := c.Save(from, offset, n)
+			at, got, err := c.Save(ctx, from, offset, n)
 			if err != nil {
 				return err
 			}

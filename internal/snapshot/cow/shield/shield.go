@@ -31,7 +31,7 @@ const Page = 4096
 
 // A Cache holds the originals. A *cachefile.File is one.
 type Cache interface {
-	Save(from int, offset, length int64) (at, n int64, err error)
+	Save(ctx context.Context, from int, offset, length int64) (at, n int64, err error)
 	ReadAt(p []byte, at int64) (int, error)
 	Room() int64 // bytes that can still be saved
 }
