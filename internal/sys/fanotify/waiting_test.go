@@ -41,7 +41,7 @@ func TestOneIsWoken(t *testing.T) {
 			must(t, <-woken)
 			select {
 			case err := <-woken:
-				t.Errorf("an event has woken two: %v", err)
+				t.Fatalf("an event has woken two: %v", err)
 			case <-time.After(100 * time.Millisecond):
 			}
 			events, err := p.Read(NewBuffer(1))
