@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 
 // TestBench measures everything, on both file systems, and prints the table.
 func TestBench(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("must run as root, to mount scratch volumes and to freeze them")
+	}
 	o := readOptions(t)
 	var found results
 	for _, p := range []struct {
@@ -47,6 +50,9 @@ func TestBench(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) { p.run(newRig(t, &found, o, fs, p.size)) })
 		}
+	}
+	if len(found.rows) == 0 {
+		t.Fatal("nothing was measured: STILLPOINT_BENCH_ONLY is to fit a part and a file system, as fio/ext4")
 	}
 	if err := found.print(os.Stdout); err != nil {
 		t.Fatal(err)
