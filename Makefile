@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test lint race race-all bench soak clean packages
+.PHONY: help build demo test lint race race-all bench bench-cow soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,9 @@ lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l cmd internal bench test *.go)" || { gofmt -l cmd internal bench test *.go; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags faults ./...
+	$(GO) vet -tags bench ./bench/...
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags bench ./bench/...
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
 	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/guard ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify
@@ -41,6 +43,10 @@ soak: packages ## run what takes too long for every day: a directory with a mill
 bench: build ## compare with restic, borg and kopia on the same data; takes a while
 	./test/packages bench
 	$(GO) run ./bench
+
+bench-cow: ## measure snapshots of plain volumes against none, side by side; as root, some twenty minutes
+	./test/packages bench
+	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/cow
 
 clean: ## remove what was built
 	rm -f stillpoint

@@ -151,7 +151,7 @@ func (f *filter) save(a *access, shields []*shield.Shield) {
 	for _, s := range shields {
 		unsaved = max(unsaved, s.Unsaved(a.number()))
 	}
-	if len(shields) > 0 && f.popularity.count(a.number(), unsaved) && f.state == passing {
+	if (len(shields) > 0 || f.state == tracking) && f.popularity.count(a.number(), unsaved) && f.state == passing {
 		_ = f.events.Ignore(int(a.FD))
 	}
 	if unsaved == 0 {

@@ -17,7 +17,8 @@ const (
 	dispensed = 4        // events after which a file that needs no saving makes no more
 )
 
-// A popularity counts the events of files.
+// A popularity counts the events of files, from before the instant on: those cost
+// as much, and tell as well which files will be popular.
 type popularity struct {
 	mu     sync.Mutex
 	events map[uint64]int64

@@ -16,7 +16,7 @@ import (
 // and how much of that is our own reading and answering.
 func BenchmarkEvent(b *testing.B) {
 	dir := scratch.New(b, "ext4", sizes["ext4"]).Dir
-	for _, readers := range []int{1, 2, 4} {
+	for _, readers := range []int{1, 2, 4, 8} {
 		for _, writers := range []int{1, 4} {
 			b.Run(fmt.Sprintf("readers=%d/writers=%d", readers, writers), func(b *testing.B) {
 				fs := openDir(b, dir)

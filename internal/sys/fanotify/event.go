@@ -113,23 +113,6 @@ func (p *Permission) tryRead(b *Buffer) (n int, err error) {
 	return n, err
 }
 
-// wait waits until there is an event or the group is closed.
-func (p *Permission) wait() error {
-	fds := [2]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}, {Fd: int32(p.wake), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(fds[:], -1)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return failed("poll", "fanotify", err)
-		case fds[1].Revents != 0:
-			return os.ErrClosed
-		default:
-			return nil
-		}
-	}
-}
-
 // parse turns n bytes that were read into events. What is not used of the room
 // that was taken for them is given back.
 func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {

@@ -26,6 +26,8 @@ type Permission struct {
 	fd   int
 	wake int // an eventfd, readable from Close on
 
+	waiters waiters
+
 	use  sync.RWMutex // held for reading while fd is in use, for writing to close it
 	over bool
 
@@ -147,7 +149,7 @@ func (p *Permission) Close() error {
 	p.use.Lock()
 	defer p.use.Unlock()
 	p.over = true
-	return errors.Join(werr, unix.Close(p.fd), unix.Close(p.wake))
+	return errors.Join(werr, p.waiters.close(), unix.Close(p.fd), unix.Close(p.wake))
 }
 
 // Able tells why this kernel has no content events, or why this process may
