@@ -9,13 +9,19 @@ import (
 )
 
 // prefix begins all paths. It changes with the messages.
-const prefix = "/2"
+const prefix = "/3"
 
 // A greeting is what a client learns first.
 type greeting struct {
 	Name    string // of the provider
 	About   string
 	Session string
+}
+
+// A ready set is prepared.
+type ready struct {
+	Instants int
+	Suspends bool
 }
 
 // A taken is a snapshot right after the instant.

@@ -44,6 +44,12 @@ const (
 	NoAgent         Code = "no-agent"         // what needs the resident agent finds none that answers
 	NoSuchSnapshot  Code = "no-such-snapshot"
 
+	// Of writers, which bring applications to rest.
+
+	WriterTimeout Code = "writer-timeout" // it did not come to rest in time
+	WriterFailed  Code = "writer-failed"  // it refused, and will the next time, too
+	WindowClosed  Code = "window-closed"  // it was let go on before the snapshots were taken
+
 	// Of cache files, which keep the originals of what changes meanwhile.
 
 	CacheNowhere Code = "cache-nowhere" // no volume can hold one

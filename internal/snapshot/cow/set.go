@@ -93,6 +93,9 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 // Instants is 1: all volumes of the set are frozen together.
 func (s *set) Instants() int { return 1 }
 
+// Suspends is true: that is what the freeze is for.
+func (s *set) Suspends() bool { return true }
+
 // Commit fixes the instant.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	s.commit.Lock()

@@ -40,6 +40,9 @@ func (s *set) Instants() int {
 	return 1
 }
 
+// Suspends is true unless the volumes are taken one by one.
+func (s *set) Suspends() bool { return !s.p.o.Separate }
+
 // Hold closes the gate.
 func (s *set) Hold(ctx context.Context) error {
 	if err := s.p.step(ctx, "hold"); err != nil {
