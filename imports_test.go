@@ -51,10 +51,10 @@ var may = map[string]string{
 
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
-	"internal/writer":             "internal/problem",
-	"internal/writer/writertest":  "internal/writer internal/problem internal/tool", // for tests
-	"internal/coordinator":        "internal/snapshot internal/writer internal/problem",
+	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/writer":              "internal/problem",
+	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
+	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
 	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
@@ -65,7 +65,7 @@ var may = map[string]string{
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
-	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/coordinator internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",

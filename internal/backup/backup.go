@@ -124,14 +124,15 @@ func placeOf(path string, t *volume.Table) repoPlace {
 // describe fills in what is known once the snapshots are taken.
 func (b *backing) describe() {
 	now := b.e.now()
-	first, skew := b.cap.span()
+	first, _ := b.cap.span()
+	skew := b.cap.taken.Skew
 	if first.IsZero() {
 		first = now
 	}
 	b.rec = repository.Backup{ID: b.log.ID(), Started: b.log.Header().Started, Instant: first, Skew: skew, Level: string(b.level())}
 	live := slices.ContainsFunc(b.plan.volumes, func(v planned) bool { return v.provider == nil })
 	b.report.Level, b.report.Skew = b.level(), job.Millis(skew)
-	b.report.OneInstant = skew == 0 && !live
+	b.report.OneInstant = b.cap.taken.OneInstant && !live
 	var names []string
 	for _, v := range b.plan.volumes {
 		name := None

@@ -77,6 +77,7 @@ type Limits struct {
 	Prepare time.Duration // one writer's Prepare; 60 s
 	Window  time.Duration // that applications rest; 60 s
 	Hold    time.Duration // from the first Hold to the last Commit; 10 s
+	Commit  time.Duration // the same, where nobody rests and no writes are suspended: a slow disk may take its time; 2 min
 	Undo    time.Duration // one step of undoing, and waiting for a late one; 60 s
 }
 
@@ -84,7 +85,7 @@ func (l Limits) orDefault() Limits {
 	for _, d := range []struct {
 		of    *time.Duration
 		value time.Duration
-	}{{&l.Prepare, time.Minute}, {&l.Window, time.Minute}, {&l.Hold, 10 * time.Second}, {&l.Undo, time.Minute}} {
+	}{{&l.Prepare, time.Minute}, {&l.Window, time.Minute}, {&l.Hold, 10 * time.Second}, {&l.Commit, 2 * time.Minute}, {&l.Undo, time.Minute}} {
 		if *d.of == 0 {
 			*d.of = d.value
 		}
@@ -119,8 +120,24 @@ type Rest struct {
 	Err    error         // why it failed
 }
 
+// A Failure is why there is no capture.
+type Failure struct {
+	Err  error // has a code
+	Left error // what could not be undone; nil when nothing stayed
+}
+
+func (f *Failure) Error() string { return errors.Join(f.Err, f.Left).Error() }
+
+// Unwrap returns both.
+func (f *Failure) Unwrap() []error {
+	if f.Left == nil {
+		return []error{f.Err}
+	}
+	return []error{f.Err, f.Left}
+}
+
 // Take takes a capture. When it fails nothing rests, nothing is held, and
-// nothing stays; the rests are returned with the error.
+// nothing stays; the error is a *Failure then, and the rests come with it.
 func Take(ctx context.Context, p Plan) (*Capture, []Rest, error) {
 	t := &taking{Plan: p, undo: context.WithoutCancel(ctx)}
 	t.Limits = p.Limits.orDefault()
@@ -129,8 +146,8 @@ func Take(ctx context.Context, p Plan) (*Capture, []Rest, error) {
 	}
 	c, err := t.take(ctx)
 	if err != nil {
-		err = errors.Join(err, t.abort())
-		return nil, t.ended(), err
+		f := &Failure{Err: err, Left: t.abort()}
+		return nil, t.ended(), f
 	}
 	c.Rests = t.ended()
 	return c, c.Rests, nil
@@ -209,11 +226,16 @@ func (t *taking) instants() int {
 	return max(n, 1)
 }
 
+// waited tells whether anybody has to wait for the instant.
+func (t *taking) waited() bool {
+	return len(t.sessions) > 0 || slices.ContainsFunc(t.pending, func(p pending) bool { return p.Suspends() })
+}
+
 // abort undoes what was prepared, and waits for what is late.
 func (t *taking) abort() error {
 	var errs []error
 	if t.late != nil {
-		errs = append(errs, within(t.undo, t.Limits.Undo, func(context.Context) error { return t.late() }))
+		errs = append(errs, t.late())
 	}
 	for _, p := range t.pending {
 		errs = append(errs, failed("undo the preparation", p.name, within(t.undo, t.Limits.Undo, p.Abort)))

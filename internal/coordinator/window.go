@@ -20,13 +20,17 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 		t.Hush(true)
 		defer t.Hush(false)
 	}
+	if !t.waited() {
+		t.Limits.Window, t.Limits.Hold = t.Limits.Commit, t.Limits.Commit
+	}
 	over := problem.Newf(problem.WindowClosed, "", "the snapshots were not taken within %s, so all applications were let go on", t.Limits.Window)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Limits.Window, over)
 	defer cancel()
-	in := &instant{taking: t, done: make(chan struct{})}
+	in := &instant{taking: t, done: make(chan struct{}), overdue: make(chan struct{})}
 	go in.run(ctx)
 	select {
 	case <-in.done:
+	case <-in.overdue:
 	case <-ctx.Done():
 	}
 	cancel() // whoever still works has no more time
@@ -38,7 +42,7 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 	case <-in.done:
 		err = errors.Join(in.err, err, thawed)
 	default:
-		err = errors.Join(context.Cause(ctx), err, thawed)
+		err = errors.Join(in.why(ctx), err, thawed)
 	}
 	if err != nil {
 		t.late = in.undo
@@ -52,14 +56,36 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 // An instant is what happens while all applications rest.
 type instant struct {
 	*taking
-	done  chan struct{} // closed when run has returned
-	taken []Taken       // after done
-	err   error         // after done
+	done    chan struct{} // closed when run has returned
+	overdue chan struct{} // closed when writes are suspended for too long
+	taken   []Taken       // after done
+	err     error         // after done
 
 	mu         sync.Mutex
-	holding    []pending // whose Hold was called
-	closed     bool      // no Hold may begin any more
+	holding    []*holding
+	closed     bool // no Hold may begin any more
 	began, end time.Time
+}
+
+// A holding is a provider whose Hold was called.
+type holding struct {
+	pending
+	returned bool // from Hold
+	late     bool // it had not when Resume was called
+}
+
+func (in *instant) overHold() error {
+	return problem.Newf(problem.SnapshotFailed, "", "writes could not be suspended and the snapshots taken within %s", in.Limits.Hold)
+}
+
+// why tells which time was over first.
+func (in *instant) why(ctx context.Context) error {
+	select {
+	case <-in.overdue:
+		return in.overHold()
+	default:
+		return context.Cause(ctx)
+	}
 }
 
 func (in *instant) run(ctx context.Context) {
@@ -67,9 +93,10 @@ func (in *instant) run(ctx context.Context) {
 	if in.err = in.freeze(ctx); in.err != nil {
 		return
 	}
-	over := problem.Newf(problem.SnapshotFailed, "", "writes could not be suspended and the snapshots taken within %s", in.Limits.Hold)
-	ctx, cancel := context.WithTimeoutCause(ctx, in.Limits.Hold, over)
+	ctx, cancel := context.WithTimeoutCause(ctx, in.Limits.Hold, in.overHold())
 	defer cancel()
+	overdue := time.AfterFunc(in.Limits.Hold, func() { close(in.overdue) })
+	defer overdue.Stop()
 	if in.err = in.hold(ctx); in.err == nil {
 		in.err = in.commit(ctx)
 	}
@@ -82,10 +109,15 @@ func (in *instant) run(ctx context.Context) {
 // own for volumes that lie on others.
 func (in *instant) hold(ctx context.Context) error {
 	for _, p := range in.pending {
-		if !in.holds(p) {
+		h := in.holds(p)
+		if h == nil {
 			return context.Cause(ctx)
 		}
-		if err := p.Hold(ctx); err != nil {
+		err := p.Hold(ctx)
+		in.mu.Lock()
+		h.returned = true
+		in.mu.Unlock()
+		if err != nil {
 			return failed("hold writes", p.name, because(ctx, err))
 		}
 	}
@@ -93,36 +125,40 @@ func (in *instant) hold(ctx context.Context) error {
 }
 
 // holds notes that Hold is called, unless it is too late for that.
-func (in *instant) holds(p pending) bool {
+func (in *instant) holds(p pending) *holding {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.closed {
-		return false
+		return nil
 	}
 	if len(in.holding) == 0 {
 		in.began = time.Now()
 	}
-	in.holding = append(in.holding, p)
-	return true
+	h := &holding{pending: p}
+	in.holding = append(in.holding, h)
+	return h
 }
 
-// commit takes first the one that cannot be held.
+// commit takes first the one that cannot be held. Snapshots come in the order of
+// the groups, also those of a set that fails, which are to be released.
 func (in *instant) commit(ctx context.Context) error {
-	order := slices.Clone(in.pending)
-	slices.SortStableFunc(order, func(a, b pending) int { return suspends(a) - suspends(b) })
-	all := map[string][]snapshot.Snapshot{}
+	var order []int
+	for i := range in.pending {
+		order = append(order, i)
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return suspends(in.pending[a]) - suspends(in.pending[b]) })
+	all := make([][]snapshot.Snapshot, len(in.pending))
 	defer func() {
-		for _, p := range in.pending { // also those of a set that fails, to be released
-			for _, s := range all[p.name] {
-				in.taken = append(in.taken, Taken{s, p.name})
+		for i, snaps := range all {
+			for _, s := range snaps {
+				in.taken = append(in.taken, Taken{s, in.pending[i].name})
 			}
 		}
 	}()
-	for _, p := range order {
-		snaps, err := p.Commit(ctx)
-		all[p.name] = snaps
-		if err != nil {
-			return failed("take snapshots", p.name, because(ctx, err))
+	for _, i := range order {
+		var err error
+		if all[i], err = in.pending[i].Commit(ctx); err != nil {
+			return failed("take snapshots", in.pending[i].name, because(ctx, err))
 		}
 	}
 	return nil
@@ -150,14 +186,25 @@ func because(ctx context.Context, err error) error {
 func (in *instant) resume() error {
 	in.mu.Lock()
 	in.closed = true
-	holding := slices.Clone(in.holding)
+	for _, h := range in.holding {
+		h.late = !h.returned
+	}
+	all := slices.Clone(in.holding)
 	in.mu.Unlock()
-	errs := make([]error, len(holding))
+	err := in.resumeAll(all)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.end = time.Now()
+	return err
+}
+
+func (in *instant) resumeAll(all []*holding) error {
+	errs := make([]error, len(all))
 	var wait sync.WaitGroup
-	for i, p := range holding {
+	for i, h := range all {
 		wait.Go(func() {
 			for range 2 {
-				errs[i] = failed("resume writes", p.name, within(in.undoing(), in.Limits.Undo, p.Resume))
+				errs[i] = failed("resume writes", h.name, within(in.undoing(), in.Limits.Undo, h.Resume))
 				if errs[i] == nil {
 					return
 				}
@@ -165,20 +212,33 @@ func (in *instant) resume() error {
 		})
 	}
 	wait.Wait()
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.end = time.Now()
 	return errors.Join(errs...)
 }
 
 func (in *instant) undoing() context.Context { return in.taking.undo }
 
 // undo is for a capture that has failed. It waits for the one who has not come
-// back, lets writes go on that he has suspended since, and releases what he
-// took.
+// back, for some time; what he then brings is undone all the same.
 func (in *instant) undo() error {
-	<-in.done
-	errs := []error{in.resume()}
+	select {
+	case <-in.done:
+		return in.undoNow()
+	case <-time.After(in.Limits.Undo):
+		go func() {
+			<-in.done
+			_ = in.undoNow() // nobody is there any more to be told
+		}()
+		return problem.Newf(problem.ReleaseFailed, "", "a call that takes snapshots has not come back for %s", in.Limits.Undo)
+	}
+}
+
+// undoNow lets writes go on that were suspended after all were resumed, and
+// releases what was taken.
+func (in *instant) undoNow() error {
+	in.mu.Lock()
+	late := slices.DeleteFunc(slices.Clone(in.holding), func(h *holding) bool { return !h.late })
+	in.mu.Unlock()
+	errs := []error{in.resumeAll(late)}
 	for _, s := range in.taken {
 		err := within(in.undoing(), in.Limits.Undo, s.Release)
 		if err != nil && problem.CodeOf(err) == problem.Uncatalogued {
