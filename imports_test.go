@@ -52,6 +52,7 @@ var may = map[string]string{
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/quiet":               "internal/volume internal/problem",
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
