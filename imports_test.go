@@ -52,6 +52,7 @@ var may = map[string]string{
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/config":              "internal/problem",
 	"internal/quiet":               "internal/volume internal/problem",
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
@@ -83,6 +84,7 @@ var doors = []struct {
 	{"golang.org/x/sys/unix", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
+	{"github.com/goccy/go-yaml", []string{"internal/config"}, "YAML has one door: internal/config"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
