@@ -57,6 +57,7 @@ var may = map[string]string{
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
+	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
 	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",

@@ -409,6 +409,9 @@ func TestFailures(t *testing.T) {
 				t.Errorf("%s %s: %v: code %s, class %s", tt.step, tt.how, err, problem.CodeOf(err), writer.ClassOf(err))
 			}
 			var of *writer.Error
+			if rests[0].State != writer.Failed || problem.CodeOf(rests[0].Err) != tt.code {
+				t.Errorf("%s %s: %+v", tt.step, tt.how, rests[0])
+			}
 			if tt.at != "" && (!errors.As(err, &of) || of.Step != tt.at || of.ID != "pg" || rests[0].State != writer.Failed) {
 				t.Errorf("%s %s: %+v, %+v", tt.step, tt.how, of, rests)
 			}

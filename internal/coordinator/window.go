@@ -33,6 +33,7 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 	case <-in.overdue:
 	case <-ctx.Done():
 	}
+	t.blame(context.Cause(ctx))
 	cancel() // whoever still works has no more time
 	resumed := make(chan error, 1)
 	go func() { resumed <- in.resume() }()

@@ -126,6 +126,21 @@ func (in *instant) freeze(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// blame notes who has not come to rest when the window closed.
+func (t *taking) blame(cause error) {
+	if cause == nil {
+		return
+	}
+	for _, s := range t.sessions {
+		t.mu.Lock()
+		freezing := !s.since.IsZero() && s.rest.State == writer.WaitingForFreeze
+		t.mu.Unlock()
+		if freezing {
+			_ = s.fail(writer.AtFreeze, cause)
+		}
+	}
+}
+
 // end ends all sessions before anybody rests.
 func (t *taking) end() error {
 	_, err := t.thaw()

@@ -31,6 +31,7 @@ const (
 
 	NoProvider      Code = "no-provider"
 	NotOneInstant   Code = "not-one-instant"
+	NotApplication  Code = "not-application" // applications at rest were demanded, and cannot be had
 	SnapshotFailed  Code = "snapshot-failed"
 	SnapshotLost    Code = "snapshot-lost"
 	SnapshotFull    Code = "snapshot-full"    // no space on the volume to make one
