@@ -68,7 +68,7 @@ var may = map[string]string{
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
-	"internal/backup":     "internal/coordinator internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",

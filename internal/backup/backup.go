@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/fault"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -22,6 +23,7 @@ type Options struct {
 	Exclude       []string
 	Provider      string        // Auto, None or a name; empty is Auto
 	OneInstant    bool          // fail where everything cannot be of one instant
+	Application   bool          // fail where not all applications that are found can be brought to rest
 	OneFileSystem bool          // leave out what is mounted below the paths
 	Checkpoint    time.Duration // how often an unfinished backup is made resumable; 0 for never
 	Parallel      int           // files in work at once; 0 for a good number
@@ -37,7 +39,7 @@ func (e *Engine) Backup(ctx context.Context, open Open, o Options) (*job.Report,
 		o.Progress = &repository.Progress{}
 	}
 	return e.run(ctx, job.Backup, func(ctx context.Context, r *run) error {
-		b := &backing{run: r, o: o}
+		b := &backing{run: r, o: o, treated: map[string]bool{}}
 		return b.backup(ctx, open)
 	})
 }
@@ -50,6 +52,10 @@ type backing struct {
 	plan *plan
 	cap  *capture
 	rec  repository.Backup
+
+	table   *volume.Table
+	apps    *quiesce.Applications
+	treated map[string]bool // applications that were given up and counted
 }
 
 func (b *backing) backup(ctx context.Context, open Open) error {
@@ -66,13 +72,21 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	if err != nil {
 		return err
 	}
+	if err := b.findApplications(ctx, rules); err != nil {
+		return err
+	}
 	fault.Point("backup:planned")
-	if b.cap, err = b.capture(ctx, b.plan, b.o.OneInstant); err != nil {
+	b.cap, err = b.capture(ctx, b.plan, b.o.OneInstant)
+	if err != nil {
+		b.report.Applications = b.applications()
 		return err
 	}
 	why := "the backup failed"
 	defer func() { b.cap.release(ctx, b.run, b.plan, why) }()
 	fault.Point("backup:captured")
+	if err := b.rested(rules); err != nil {
+		return err
+	}
 	b.describe()
 	b.hide(rules)
 	if err := b.storeAndRecord(ctx, rules); err != nil {
@@ -90,6 +104,7 @@ func (b *backing) makePlan(ctx context.Context) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.table = t
 	for _, w := range t.Warnings() {
 		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Text: problem.Text(w)})
 	}
@@ -147,10 +162,10 @@ func (b *backing) describe() {
 	b.rec.Provider = strings.Join(names, "+")
 }
 
-// level is what the backup promises: never better than its worst volume.
-// Applications are not brought to rest yet, so a snapshot is at best as good as
-// a disk after the programs were ended all at once, and else as one after a
-// power cut.
+// level is what the backup promises: never better than its worst volume. Where
+// all applications that were found were at rest, they can go on from it; else a
+// snapshot is as good as a disk after the programs were ended all at once, or as
+// one after a power cut.
 func (b *backing) level() job.Level {
 	level := job.FileSystem
 	for _, v := range b.plan.volumes {
@@ -163,6 +178,9 @@ func (b *backing) level() job.Level {
 				level = job.Crash
 			}
 		}
+	}
+	if b.apps.AtRest() {
+		return job.Application
 	}
 	return level
 }

@@ -22,9 +22,10 @@ type capture struct {
 
 // capture takes the snapshots of all volumes of the plan. When it fails,
 // nothing is held and nothing is left.
-func (r *run) capture(ctx context.Context, p *plan, oneInstant bool) (*capture, error) {
+func (b *backing) capture(ctx context.Context, p *plan, oneInstant bool) (*capture, error) {
+	r := b.run
 	var intended []string
-	taken, _, err := coordinator.Take(ctx, coordinator.Plan{
+	taken, err := b.apps.Take(ctx, coordinator.Plan{
 		ID: r.log.ID(), Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
 		Intend: func(g coordinator.Group) error {
 			name := g.Provider.Name()

@@ -9,6 +9,7 @@ import (
 	"stillpoint/internal/coordinator"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -20,12 +21,13 @@ const undoTime = 2 * time.Minute
 
 // An Engine runs jobs on this host.
 type Engine struct {
-	Providers []snapshot.Provider // in order of preference
-	JobDir    string              // folder of the job logs
-	Args      []string            // the command line, for the log
-	Version   string              // of the program, for the log
-	Now       func() time.Time    // the clock; nil for the real one
-	Watch     func(job.Event)     // is told every event of a job; may be nil
+	Providers    []snapshot.Provider // in order of preference
+	Applications quiesce.Settings    // how applications are brought to rest
+	JobDir       string              // folder of the job logs
+	Args         []string            // the command line, for the log
+	Version      string              // of the program, for the log
+	Now          func() time.Time    // the clock; nil for the real one
+	Watch        func(job.Event)     // is told every event of a job; may be nil
 
 	shorter *coordinator.Limits // for tests
 }

@@ -136,6 +136,7 @@ func (b *backing) instant(s source) time.Time {
 func (b *backing) storeOptions(w *repository.Writer, points *checkpoints, s source, previous []repository.Tree) repository.StoreOptions {
 	o := repository.StoreOptions{
 		Previous:  previous,
+		Added:     b.notes(s),
 		Live:      b.live(s),
 		Exception: func(path string, err error) { b.exception(job.StepStore, path, b.because(path, err)) },
 		Interval:  b.o.Checkpoint,

@@ -31,10 +31,11 @@ type Report struct {
 	OneInstant bool   `json:"one_instant"` // everything captured is of one instant
 	Skew       Millis `json:"skew_ms"`     // between the first and the last instant
 
-	Volumes    []VolumeReport `json:"volumes"`
-	Total      Counts         `json:"total"`
-	Exceptions []Exceptions   `json:"exceptions"` // most first
-	LeftOut    []LeftOut      `json:"left_out"`   // most first
+	Volumes      []VolumeReport      `json:"volumes"`
+	Applications []ApplicationReport `json:"applications"`
+	Total        Counts              `json:"total"`
+	Exceptions   []Exceptions        `json:"exceptions"` // most first
+	LeftOut      []LeftOut           `json:"left_out"`   // most first
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
 }
@@ -51,6 +52,22 @@ type VolumeReport struct {
 	Hold       Millis    `json:"hold_ms"`          // how long writes were suspended
 	Took       Millis    `json:"took_ms"`          // for storing it
 	Counts     Counts    `json:"counts"`
+}
+
+// An ApplicationReport says how one application came through a backup.
+type ApplicationReport struct {
+	ID       string       `json:"id"`
+	Writer   string       `json:"writer"`
+	Version  string       `json:"version,omitempty"`
+	Paths    []string     `json:"paths"`             // its data
+	State    string       `json:"state"`             // that it was in at the end
+	Policy   string       `json:"policy"`            // for the case that it could not be brought to rest
+	AtRest   bool         `json:"at_rest"`           // at the instant
+	Treated  string       `json:"treated,omitempty"` // how its files are where it was not
+	Attempts int          `json:"attempts"`          // to bring it to rest
+	Rested   Millis       `json:"window_ms"`         // for how long it was at rest, or about to be
+	Code     problem.Code `json:"code,omitempty"`    // why it was not
+	Text     string       `json:"text,omitempty"`    // the same for people
 }
 
 // Counts are the numbers of a job or of one volume of it. Of a backup that was
@@ -119,9 +136,10 @@ func (r *Report) Settle(err error) {
 // Unicode as bytes besides; and reads that again.
 
 type (
-	plainReport  Report // without methods
-	plainVolume  VolumeReport
-	plainLeftOut LeftOut
+	plainReport      Report // without methods
+	plainVolume      VolumeReport
+	plainLeftOut     LeftOut
+	plainApplication ApplicationReport
 )
 
 type reportJSON struct {
@@ -135,6 +153,11 @@ type volumeJSON struct {
 	PathsBytes  [][]byte `json:"paths_bytes,omitempty"`
 }
 
+type applicationJSON struct {
+	*plainApplication
+	PathsBytes [][]byte `json:"paths_bytes,omitempty"`
+}
+
 type leftOutJSON struct {
 	*plainLeftOut
 	NamesBytes [][]byte `json:"names_bytes,omitempty"`
@@ -144,7 +167,7 @@ type leftOutJSON struct {
 func (r Report) MarshalJSON() ([]byte, error) {
 	r.Started, r.Ended = stamp(r.Started), stamp(r.Ended)
 	r.Volumes, r.Exceptions, r.LeftOut = list(r.Volumes), list(r.Exceptions), list(r.LeftOut)
-	r.UnusedExcludes = list(r.UnusedExcludes)
+	r.UnusedExcludes, r.Applications = list(r.UnusedExcludes), list(r.Applications)
 	return encode(reportJSON{(*plainReport)(&r), NotTexts(r.UnusedExcludes)})
 }
 
@@ -167,6 +190,20 @@ func (v *VolumeReport) UnmarshalJSON(b []byte) error {
 	j := volumeJSON{plainVolume: (*plainVolume)(v)}
 	err := json.Unmarshal(b, &j)
 	v.Mounts, v.Paths = exact(v.Mounts, j.MountsBytes), exact(v.Paths, j.PathsBytes)
+	return err
+}
+
+// MarshalJSON writes an application as it is in a report.
+func (a ApplicationReport) MarshalJSON() ([]byte, error) {
+	a.Paths = list(a.Paths)
+	return encode(applicationJSON{(*plainApplication)(&a), NotTexts(a.Paths)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (a *ApplicationReport) UnmarshalJSON(b []byte) error {
+	j := applicationJSON{plainApplication: (*plainApplication)(a)}
+	err := json.Unmarshal(b, &j)
+	a.Paths = exact(a.Paths, j.PathsBytes)
 	return err
 }
 
