@@ -67,7 +67,7 @@ cannot be taken at one instant.`,
 	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant")
 	c.Flags().BoolVarP(&f.oneFS, "one-file-system", "x", false, "leave out what is mounted below the paths")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.Flags().BoolVarP(&f.quiet, "silent", "q", false, "print nothing but errors")
 	c.Flags().DurationVar(&f.checkpoint, "checkpoint", 5*time.Minute, "how often an unfinished backup is made resumable; 0 for never")
 	jsonFlag(c, e)
 	return c

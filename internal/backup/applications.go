@@ -18,7 +18,7 @@ import (
 func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 	b.apps = &quiesce.Applications{}
 	if slices.ContainsFunc(b.plan.volumes, func(v planned) bool { return v.provider != nil }) {
-		sel := quiesce.Selection{Volume: b.volumeOf}
+		sel := quiesce.Selection{Volume: b.volumeOf, OneAtATime: b.o.OneAtATime}
 		for _, s := range b.plan.sources {
 			sel.Paths = append(sel.Paths, s.path)
 		}

@@ -10,6 +10,7 @@ import (
 	"stillpoint/internal/coordinator"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
 )
@@ -22,17 +23,18 @@ type capture struct {
 
 // capture takes the snapshots of all volumes of the plan. When it fails,
 // nothing is held and nothing is left.
-func (b *backing) capture(ctx context.Context, p *plan, oneInstant bool) (*capture, error) {
+func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applications, oneInstant bool) (*capture, error) {
 	r := b.run
 	var intended []string
-	taken, err := b.apps.Take(ctx, coordinator.Plan{
+	taken, err := apps.Take(ctx, coordinator.Plan{
 		ID: r.log.ID(), Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
 		Intend: func(g coordinator.Group) error {
 			name := g.Provider.Name()
 			intended = append(intended, name+" "+r.log.ID())
 			return r.intend(job.Event{Step: job.StepCapture, Intent: intended[len(intended)-1], Text: "take snapshots with " + name, Data: intentData(g.Targets)})
 		},
-		Hush: r.hush,
+		Quiet: b.quiet(p),
+		Hush:  r.hush,
 	})
 	if err != nil {
 		r.failed(err, intended)

@@ -135,6 +135,19 @@ func (r *rules) knows(reason string) bool {
 	return reason == reasonRepository || reason == reasonOwn || strings.HasPrefix(reason, reasonExcluded)
 }
 
+// leavesOut tells whether a policy leaves a path out, itself or with a directory
+// above it.
+func (r *rules) leavesOut(path string) bool {
+	for p := path; ; p = filepath.Dir(p) {
+		if r.policy[p] {
+			return true
+		}
+		if p == "/" {
+			return false
+		}
+	}
+}
+
 // excludes tells whether a path below a selected one is excluded, itself or
 // with a directory above it.
 func (r *rules) excludes(selected, path string) bool {

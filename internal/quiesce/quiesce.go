@@ -51,6 +51,10 @@ const (
 type Selection struct {
 	Paths []string // live, resolved
 
+	// OneAtATime says that each volume is captured by itself: an application
+	// with files on several cannot be at rest for all of them.
+	OneAtATime bool
+
 	// Volume tells which volume shows a live path, and whether a snapshot of
 	// it is taken that shows the path.
 	Volume func(path string) (id string, taken bool)
@@ -167,13 +171,31 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 			app.Policy = Crash
 		}
 	}
+	if sel.OneAtATime && len(app.Volumes) > 1 {
+		app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: problem.Newf(problem.NotOneInstant, "",
+			"its files lie on %d volumes, and these are taken one at a time", len(app.Volumes))}
+	}
 	a.All = append(a.All, app)
+}
+
+// On are those of the applications that have files on a volume.
+func (a *Applications) On(volume string) *Applications {
+	on := &Applications{s: a.s, tell: a.tell}
+	for _, app := range a.All {
+		if slices.Contains(app.Volumes, volume) {
+			on.All = append(on.All, app)
+		}
+	}
+	return on
 }
 
 // check asks all at once whether they could be brought to rest.
 func (a *Applications) check(ctx context.Context) error {
 	var wait sync.WaitGroup
 	for _, app := range a.All {
+		if app.Err != nil {
+			continue
+		}
 		wait.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, discovering)
 			defer cancel()
