@@ -79,7 +79,7 @@ that are found can be brought to rest, or there are none.`,
 	f.repo.add(c)
 	c.Flags().StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what fits this pattern; may be given several times")
 	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what fits a pattern in this file, one per line, # for comments")
-	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one that "stillpoint providers" lists")
+	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one of those that the command providers lists")
 	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant, application; may be given several times")
 	c.Flags().BoolVar(&f.oneAtATime, "one-at-a-time", false, "take one volume after the other, each at an instant of its own")
 	c.Flags().DurationVar(&f.quiet, "quiet", 0, "wait until nobody has written to the volumes for so long; 0 waits for nothing")
