@@ -53,7 +53,13 @@ var may = map[string]string{
 
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/config":              "internal/problem",
+	"internal/quiet":               "internal/volume internal/problem",
+	"internal/writer":              "internal/problem",
+	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
+	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
+	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
 	"internal/agent":               "internal/capture internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
@@ -64,7 +70,7 @@ var may = map[string]string{
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
-	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
@@ -81,6 +87,7 @@ var doors = []struct {
 	{"golang.org/x/sys/unix", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
+	{"github.com/goccy/go-yaml", []string{"internal/config"}, "YAML has one door: internal/config"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},

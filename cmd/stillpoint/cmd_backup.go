@@ -26,8 +26,12 @@ type backupFlags struct {
 	require      []string
 	oneFS        bool
 	verbose      bool
-	quiet        bool
+	silent       bool
 	checkpoint   time.Duration
+	oneAtATime   bool
+	quiet        time.Duration
+	quietTimeout time.Duration
+	noQuiet      string
 }
 
 func newBackup(e *env) *cobra.Command {
@@ -57,11 +61,23 @@ out, and which fitted nothing.
 changes during the backup are kept in a cache file, on the local volume with most
 room, or, where there is no other one, on the volume itself.
 
+Applications that are found (see ` + "`stillpoint writers`" + `) are brought to rest for the
+moment of the snapshots. One that cannot be is treated as its policy in
+/etc/stillpoint/config.yaml says, and the report names it.
+
+All volumes are taken at one instant if they can be. --one-at-a-time takes one
+volume after the other instead: its snapshot is taken, stored and released before
+the next one's is taken. --quiet waits until nobody has written to the volumes
+for so long.
+
 --require one-instant fails, before anything is stored, where the selection
-cannot be taken at one instant.`,
+cannot be taken at one instant; --require application, where not all applications
+that are found can be brought to rest, or there are none.`,
 		Example: `  stillpoint backup /srv /home --exclude '*.tmp'
   stillpoint backup / --exclude /var/cache --require one-instant
   stillpoint backup /srv --cache-dir /var/cache --cache-max 20G
+  stillpoint backup /srv /var/lib/postgresql --require application
+  stillpoint backup /srv /home --quiet 500ms --no-quiet continue
   stillpoint backup /mnt/usb --provider none`,
 		Args: atLeast(1, "a path to back up"),
 		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), e, &f, args) },
@@ -70,11 +86,15 @@ cannot be taken at one instant.`,
 	f.cache.add(c)
 	c.Flags().StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what fits this pattern; may be given several times")
 	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what fits a pattern in this file, one per line, # for comments")
-	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one that `stillpoint providers` lists")
-	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant")
+	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one of those that the command providers lists")
+	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant, application; may be given several times")
+	c.Flags().BoolVar(&f.oneAtATime, "one-at-a-time", false, "take one volume after the other, each at an instant of its own")
+	c.Flags().DurationVar(&f.quiet, "quiet", 0, "wait until nobody has written to the volumes for so long; 0 waits for nothing")
+	c.Flags().DurationVar(&f.quietTimeout, "quiet-timeout", 30*time.Second, "how long to wait for that")
+	c.Flags().StringVar(&f.noQuiet, "no-quiet", string(backup.ElseFail), "what to do if it does not come: fail, continue (without), one-at-a-time")
 	c.Flags().BoolVarP(&f.oneFS, "one-file-system", "x", false, "leave out what is mounted below the paths")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.Flags().BoolVarP(&f.silent, "silent", "q", false, "print nothing but errors")
 	c.Flags().DurationVar(&f.checkpoint, "checkpoint", 5*time.Minute, "how often an unfinished backup is made resumable; 0 for never")
 	jsonFlag(c, e)
 	return c
@@ -85,11 +105,8 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 		Paths: paths, Exclude: f.exclude, Provider: f.provider, OneFileSystem: f.oneFS, Checkpoint: f.checkpoint,
 		Progress: &repository.Progress{},
 	}
-	for _, r := range f.require {
-		if r != "one-instant" {
-			return problem.Newf(problem.Usage, r, "cannot be required; one-instant can")
-		}
-		o.OneInstant = true
+	if err := f.demands(&o); err != nil {
+		return err
 	}
 	if f.checkpoint < 0 {
 		return problem.Newf(problem.Usage, "--checkpoint", "cannot be negative")
@@ -113,12 +130,12 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 	if err != nil {
 		return err
 	}
-	w := e.watcher(f.verbose, f.quiet)
+	w := e.watcher(f.verbose, f.silent)
 	en, err := newEngine(w.event, choice)
 	if err != nil {
 		return err
 	}
-	p := e.progress("stored", f.quiet, func() done {
+	p := e.progress("stored", f.silent, func() done {
 		t := o.Progress.Total()
 		return done{files: t.Files, bytes: t.Bytes}
 	})
@@ -130,7 +147,39 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 		return r, err
 	}, o)
 	p.stop()
-	return e.report(rep, err, w, f.quiet)
+	return e.report(rep, err, w, f.silent)
+}
+
+// demands takes over what the capture has to be like.
+func (f *backupFlags) demands(o *backup.Options) error {
+	for _, r := range f.require {
+		switch r {
+		case "one-instant":
+			o.OneInstant = true
+		case "application":
+			o.Application = true
+		default:
+			return problem.Newf(problem.Usage, r, "cannot be required; one-instant and application can")
+		}
+	}
+	o.OneAtATime = f.oneAtATime
+	if o.OneAtATime && o.OneInstant {
+		return problem.Newf(problem.Usage, "--one-at-a-time", "cannot be had with --require one-instant")
+	}
+	if f.quiet < 0 || f.quietTimeout <= 0 {
+		return problem.Newf(problem.Usage, "--quiet", "and --quiet-timeout are times like 500ms and 30s")
+	}
+	o.Quiet = backup.Quiet{For: f.quiet, Timeout: f.quietTimeout, Else: backup.Otherwise(f.noQuiet)}
+	switch o.Quiet.Else {
+	case backup.ElseFail, backup.ElseContinue:
+	case backup.ElseOneAtATime:
+		if o.OneInstant {
+			return problem.Newf(problem.Usage, "--no-quiet one-at-a-time", "cannot be had with --require one-instant")
+		}
+	default:
+		return problem.Newf(problem.Usage, f.noQuiet, "is none of fail, continue, one-at-a-time")
+	}
+	return nil
 }
 
 // patterns reads a file of exclude patterns.

@@ -54,7 +54,7 @@ than the backup) or always.`,
 	c.Flags().BoolVarP(&f.dryRun, "dry-run", "n", false, "show what would be done, and write nothing")
 	c.Flags().StringVar(&f.overwrite, "overwrite", "never", "what to do with other files in the way: never, newer, always")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.Flags().BoolVarP(&f.quiet, "silent", "q", false, "print nothing but errors")
 	jsonFlag(c, e)
 	return c
 }

@@ -37,7 +37,7 @@ a backup all are checked, with --host those of that host.`,
 	f.repo.add(c)
 	c.Flags().StringVar(&f.host, "host", "", "whose backups (default all), or whose latest (default this host; \"all\" for any)")
 	c.Flags().BoolVar(&f.readData, "read-data", false, "read every byte and check its hash")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.Flags().BoolVarP(&f.quiet, "silent", "q", false, "print nothing but errors")
 	jsonFlag(c, e)
 	return c
 }

@@ -177,7 +177,7 @@ func (c *Client) Check(ctx context.Context, v volume.Volume) error {
 // Prepare prepares a set in the agent.
 func (c *Client) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
 	p := &pending{c: c, path: c.path() + "/set/" + id}
-	if err := c.call(ctx, http.MethodPost, p.path+"/prepare", ts, &p.instants); err != nil {
+	if err := c.call(ctx, http.MethodPost, p.path+"/prepare", ts, &p.ready); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -205,12 +205,13 @@ func (c *Client) remotes(all []taken) []snapshot.Snapshot {
 
 // A pending is a set in the agent.
 type pending struct {
-	c        *Client
-	path     string
-	instants int
+	c     *Client
+	path  string
+	ready ready
 }
 
-func (p *pending) Instants() int                    { return p.instants }
+func (p *pending) Instants() int                    { return p.ready.Instants }
+func (p *pending) Suspends() bool                   { return p.ready.Suspends }
 func (p *pending) Hold(ctx context.Context) error   { return p.step(ctx, "hold") }
 func (p *pending) Resume(ctx context.Context) error { return p.step(ctx, "resume") }
 func (p *pending) Abort(ctx context.Context) error  { return p.step(ctx, "abort") }

@@ -18,6 +18,12 @@ type greeting struct {
 	Session string
 }
 
+// A ready set is prepared.
+type ready struct {
+	Instants int
+	Suspends bool
+}
+
 // A taken is a snapshot right after the instant.
 type taken struct {
 	Number int // in the session

@@ -291,7 +291,7 @@ func (s *Server) prepare(r *http.Request) (any, error) {
 		return nil, errors.Join(errNoSession, pending.Abort(context.WithoutCancel(r.Context())))
 	}
 	own.sets[id] = pending
-	return pending.Instants(), nil
+	return ready{pending.Instants(), pending.Suspends()}, nil
 }
 
 func (s *Server) step(r *http.Request) (any, error) {

@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/fault"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -22,6 +23,9 @@ type Options struct {
 	Exclude       []string
 	Provider      string        // Auto, None or a name; empty is Auto
 	OneInstant    bool          // fail where everything cannot be of one instant
+	Application   bool          // fail where not all applications that are found can be brought to rest
+	OneAtATime    bool          // one volume after the other: capture, store, release
+	Quiet         Quiet         // wait for quiet time first
 	OneFileSystem bool          // leave out what is mounted below the paths
 	Checkpoint    time.Duration // how often an unfinished backup is made resumable; 0 for never
 	Parallel      int           // files in work at once; 0 for a good number
@@ -31,13 +35,31 @@ type Options struct {
 	Counted  bool                     // count the files where there is no last backup, for Expect
 }
 
+// Quiet says whether a capture waits for a moment in which nobody writes to the
+// volumes.
+type Quiet struct {
+	For     time.Duration // for how long nobody may write; 0 waits for nothing
+	Timeout time.Duration // how long is waited for that
+	Else    Otherwise     // what happens if there is no such time; empty is ElseFail
+}
+
+// An Otherwise is what happens without a quiet time.
+type Otherwise string
+
+// What can happen.
+const (
+	ElseFail       Otherwise = "fail"
+	ElseContinue   Otherwise = "continue"      // without
+	ElseOneAtATime Otherwise = "one-at-a-time" // each volume waits for a quiet time of its own, and goes on without
+)
+
 // Backup takes one backup. The report is there unless no job could be begun.
 func (e *Engine) Backup(ctx context.Context, open Open, o Options) (*job.Report, error) {
 	if o.Progress == nil {
 		o.Progress = &repository.Progress{}
 	}
 	return e.run(ctx, job.Backup, func(ctx context.Context, r *run) error {
-		b := &backing{run: r, o: o}
+		b := &backing{run: r, o: o, treated: map[string]bool{}, parts: map[volume.ID][]volume.ID{}}
 		return b.backup(ctx, open)
 	})
 }
@@ -50,6 +72,13 @@ type backing struct {
 	plan *plan
 	cap  *capture
 	rec  repository.Backup
+
+	at    time.Time                 // the instant of what is stored now
+	parts map[volume.ID][]volume.ID // of each volume a snapshot was taken of
+
+	table   *volume.Table
+	apps    *quiesce.Applications
+	treated map[string]bool // applications that were given up and counted
 }
 
 func (b *backing) backup(ctx context.Context, open Open) error {
@@ -66,8 +95,23 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	if err != nil {
 		return err
 	}
+	if err := b.findApplications(ctx, rules); err != nil {
+		return err
+	}
 	fault.Point("backup:planned")
-	if b.cap, err = b.capture(ctx, b.plan, b.o.OneInstant); err != nil {
+	defer func() { b.report.Applications = b.applications() }()
+	if !b.o.OneAtATime {
+		err := b.atOnce(ctx, rules)
+		if !b.volumeByVolume(err) {
+			return err
+		}
+	}
+	return b.oneByOne(ctx, rules)
+}
+
+// atOnce captures all volumes together.
+func (b *backing) atOnce(ctx context.Context, rules *rules) (err error) {
+	if b.cap, err = b.capture(ctx, b.plan, b.apps, b.o.OneInstant); err != nil {
 		return err
 	}
 	why := "the backup failed"
@@ -79,9 +123,12 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	if err := b.cap.read(ctx); err != nil {
 		return err
 	}
+	if err := b.rested(rules); err != nil {
+		return err
+	}
 	b.describe()
-	b.hide(rules)
-	if err := b.storeAndRecord(ctx, rules); err != nil {
+	b.hide(b.plan, rules)
+	if err := b.storeAndRecord(ctx, rules, b.store); err != nil {
 		return err
 	}
 	fault.Point("backup:recorded")
@@ -97,6 +144,7 @@ func (b *backing) makePlan(ctx context.Context) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.table = t
 	for _, w := range t.Warnings() {
 		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Text: problem.Text(w)})
 	}
@@ -131,35 +179,48 @@ func placeOf(path string, t *volume.Table) repoPlace {
 // describe fills in what is known once the snapshots are taken.
 func (b *backing) describe() {
 	now := b.e.now()
-	first, skew := b.cap.span()
+	first, _ := b.cap.span()
+	skew := b.cap.taken.Skew
 	if first.IsZero() {
 		first = now
 	}
-	b.rec = repository.Backup{ID: b.log.ID(), Started: b.log.Header().Started, Instant: first, Skew: skew, Level: string(b.level())}
+	b.rec = repository.Backup{ID: b.log.ID(), Started: b.log.Header().Started, Instant: first, Skew: skew, Level: string(b.level(b.plan, b.apps))}
+	b.at = first
 	live := slices.ContainsFunc(b.plan.volumes, func(v planned) bool { return v.provider == nil })
-	b.report.Level, b.report.Skew = b.level(), job.Millis(skew)
-	b.report.OneInstant = skew == 0 && !live
-	var names []string
+	b.report.Level, b.report.Skew = job.Level(b.rec.Level), job.Millis(skew)
+	b.report.OneInstant = b.cap.taken.OneInstant && !live
 	for _, v := range b.plan.volumes {
-		name := None
-		if v.provider != nil {
-			name = v.provider.Name()
-		}
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-		b.report.Volumes = append(b.report.Volumes, b.volumeReport(v, name))
+		b.report.Volumes = append(b.report.Volumes, b.volumeReport(v))
 	}
-	b.rec.Provider = strings.Join(names, "+")
+	b.rec.Provider = b.plan.providers()
 }
 
-// level is what the backup promises: never better than its worst volume.
-// Applications are not brought to rest yet, so a snapshot is at best as good as
-// a disk after the programs were ended all at once, and else as one after a
-// power cut.
-func (b *backing) level() job.Level {
+// providers are the names of those that a plan uses.
+func (p *plan) providers() string {
+	var names []string
+	for _, v := range p.volumes {
+		if name := v.name(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, "+")
+}
+
+// name is that of the provider.
+func (v planned) name() string {
+	if v.provider == nil {
+		return None
+	}
+	return v.provider.Name()
+}
+
+// level is what the backup promises: never better than its worst volume. Where
+// all applications that were found were at rest, they can go on from it; else a
+// snapshot is as good as a disk after the programs were ended all at once, or as
+// one after a power cut.
+func (b *backing) level(p *plan, apps *quiesce.Applications) job.Level {
 	level := job.FileSystem
-	for _, v := range b.plan.volumes {
+	for _, v := range p.volumes {
 		s := b.cap.snaps[v.volume.ID]
 		if s == nil {
 			return job.Live
@@ -169,6 +230,9 @@ func (b *backing) level() job.Level {
 				level = job.Crash
 			}
 		}
+	}
+	if apps.AtRest() {
+		return job.Application
 	}
 	return level
 }
@@ -186,8 +250,8 @@ func (b *backing) because(path string, err error) error {
 	return err
 }
 
-func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
-	vr := job.VolumeReport{ID: string(v.volume.ID), Provider: provider}
+func (b *backing) volumeReport(v planned) job.VolumeReport {
+	vr := job.VolumeReport{ID: string(v.volume.ID), Provider: v.name()}
 	for _, m := range v.volume.Mounts {
 		if !m.Hidden {
 			vr.Mounts = append(vr.Mounts, m.Point)
@@ -208,6 +272,7 @@ func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
 		first, skew := one.span()
 		vr.Instant, vr.Skew, vr.OneInstant = first, job.Millis(skew), skew == 0
 		for _, p := range s.Parts() {
+			b.parts[v.volume.ID] = append(b.parts[v.volume.ID], p.Volume)
 			vr.Hold = max(vr.Hold, job.Millis(p.Held))
 		}
 	}
@@ -216,9 +281,9 @@ func (b *backing) volumeReport(v planned, provider string) job.VolumeReport {
 
 // hide finds what of the volumes is not for the backup: our own folders, and the
 // gaps of snapshots, which are named here once and then left out.
-func (b *backing) hide(rules *rules) {
+func (b *backing) hide(p *plan, rules *rules) {
 	rules.own, rules.gaps = map[string]bool{}, map[string]bool{}
-	for _, v := range b.plan.volumes {
+	for _, v := range p.volumes {
 		for _, live := range b.plan.shown(v.volume.ID, snapshot.Own) {
 			rules.own[live] = true
 		}
@@ -239,7 +304,11 @@ func (b *backing) hide(rules *rules) {
 	}
 }
 
-func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
+// A storer reads the sources of the plan into the repository. It returns what it
+// has made resumable meanwhile, also when it fails.
+type storer func(ctx context.Context, w *repository.Writer, rules *rules) (*checkpoints, error)
+
+func (b *backing) storeAndRecord(ctx context.Context, rules *rules, store storer) error {
 	w, err := b.repo.Begin(ctx, b.o.Progress)
 	if err != nil {
 		return err
@@ -251,7 +320,7 @@ func (b *backing) storeAndRecord(ctx context.Context, rules *rules) error {
 			b.count(began) // how far it came
 		}
 	}()
-	points, err := b.store(ctx, w, rules)
+	points, err := store(ctx, w, rules)
 	if err == nil {
 		fault.Point("backup:stored")
 		err = b.cap.ask()
@@ -322,10 +391,7 @@ func (b *backing) count(began time.Time) {
 
 // partsOf are the subvolumes that are read as parts of a volume of the plan.
 func (b *backing) partsOf(id volume.ID) (parts []volume.ID) {
-	if s := b.cap.snaps[id]; s != nil {
-		for _, p := range s.Parts() {
-			parts = append(parts, p.Volume)
-		}
+	if parts, ok := b.parts[id]; ok {
 		return parts
 	}
 	for _, s := range b.plan.sources {

@@ -109,7 +109,7 @@ func (r *run) cleanUp(ctx context.Context) (found []Leftover, err error) {
 				return found, err
 			}
 			done := job.Event{Done: l.ID}
-			rctx, cancel := context.WithTimeout(ctx, r.e.limits().undo)
+			rctx, cancel := context.WithTimeout(ctx, r.e.limits().Undo)
 			if err := s.Release(rctx); err != nil {
 				l.Removed, l.Code, l.Text = false, problem.ReleaseFailed, "snapshot "+l.ID+" could not be deleted: "+problem.Text(err)
 				done = job.Event{}

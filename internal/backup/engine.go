@@ -6,8 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"stillpoint/internal/coordinator"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -19,24 +21,22 @@ const undoTime = 2 * time.Minute
 
 // An Engine runs jobs on this host.
 type Engine struct {
-	Providers []snapshot.Provider // in order of preference
-	JobDir    string              // folder of the job logs
-	Args      []string            // the command line, for the log
-	Version   string              // of the program, for the log
-	Now       func() time.Time    // the clock; nil for the real one
-	Watch     func(job.Event)     // is told every event of a job; may be nil
+	Providers    []snapshot.Provider // in order of preference
+	Applications quiesce.Settings    // how applications are brought to rest
+	JobDir       string              // folder of the job logs
+	Args         []string            // the command line, for the log
+	Version      string              // of the program, for the log
+	Now          func() time.Time    // the clock; nil for the real one
+	Watch        func(job.Event)     // is told every event of a job; may be nil
 
-	shorter *limits // for tests
+	shorter *coordinator.Limits // for tests
 }
 
-// limits are the longest that steps may take which cannot be cancelled.
-type limits struct{ hold, undo time.Duration }
-
-func (e *Engine) limits() limits {
+func (e *Engine) limits() coordinator.Limits {
 	if e.shorter != nil {
 		return *e.shorter
 	}
-	return limits{holdTime, undoTime}
+	return coordinator.Limits{Undo: undoTime}
 }
 
 // Open opens the repository of a job. It is called inside the job, so that a
@@ -166,7 +166,7 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 
 // release deletes one snapshot, whatever became of the run.
 func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
-	if err := undone(ctx, r.e.limits().undo, s.Release); err != nil {
+	if err := undone(ctx, r.e.limits().Undo, s.Release); err != nil {
 		r.tally.Exception(problem.ReleaseFailed)
 		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
 			Text: "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)})

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/coordinator"
 	"stillpoint/internal/job"
 	"stillpoint/internal/job/text"
 	"stillpoint/internal/problem"
@@ -40,7 +41,7 @@ func newRig(t *testing.T, providers ...snapshot.Provider) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{T: t, dir: dir, repo: dir + "/repo", id: repository.Identity{Host: "host", User: "root"}}
-	r.Engine = Engine{Providers: providers, JobDir: dir + "/jobs", Version: "test", shorter: &limits{hold: time.Second, undo: time.Second}}
+	r.Engine = Engine{Providers: providers, JobDir: dir + "/jobs", Version: "test", shorter: &coordinator.Limits{Hold: time.Second, Commit: time.Second, Undo: time.Second}}
 	r.must(os.Mkdir(r.path("src"), 0o755))
 	made, err := madeRepository()
 	r.must(err)

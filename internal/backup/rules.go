@@ -18,6 +18,7 @@ type rules struct {
 	patterns []*pattern
 	repo     repoPlace
 	own      map[string]bool // live paths of our own folders in the roots of volumes
+	policy   map[string]bool // live paths of applications that are left out; they are named already
 	gaps     map[string]bool // live paths that snapshots do not show; they are named already
 }
 
@@ -48,7 +49,7 @@ const (
 // every name; one that begins with a slash with the whole live path; any other
 // with the end of the live path. `**` stands for any number of directories.
 func newRules(patterns []string, repo repoPlace) (*rules, error) {
-	r := &rules{repo: repo}
+	r := &rules{repo: repo, policy: map[string]bool{}}
 	for _, given := range patterns {
 		p := given
 		if p == "" || !doublestar.ValidatePattern(p) {
@@ -134,6 +135,19 @@ func (r *rules) knows(reason string) bool {
 	return reason == reasonRepository || reason == reasonOwn || strings.HasPrefix(reason, reasonExcluded)
 }
 
+// leavesOut tells whether a policy leaves a path out, itself or with a directory
+// above it.
+func (r *rules) leavesOut(path string) bool {
+	for p := path; ; p = filepath.Dir(p) {
+		if r.policy[p] {
+			return true
+		}
+		if p == "/" {
+			return false
+		}
+	}
+}
+
 // excludes tells whether a path below a selected one is excluded, itself or
 // with a directory above it.
 func (r *rules) excludes(selected, path string) bool {
@@ -153,7 +167,7 @@ func (r *rules) leave(path string, e *tree.Entry, vol string) string {
 	if r.own[path] {
 		return reasonOwn
 	}
-	if r.gaps[path] {
+	if r.gaps[path] || r.policy[path] {
 		return reasonGap
 	}
 	if p := r.match(path); p != "" {

@@ -42,15 +42,14 @@ func (c *checkpoints) forget(ctx context.Context, w *repository.Writer) error {
 	return nil
 }
 
-// store reads all sources into the repository.
-func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules) (*checkpoints, error) {
-	points := &checkpoints{last: map[string]*repository.Backup{}}
-	previous := map[string][]repository.Tree{}
-	var files, bytes int64
+// lookBack finds earlier trees of each source, by its path, and how much the last
+// of them held.
+func (b *backing) lookBack(ctx context.Context) (previous map[string][]repository.Tree, files, bytes int64, err error) {
+	previous = map[string][]repository.Tree{}
 	for _, s := range b.plan.sources {
 		p, err := b.repo.Previous(ctx, s.path)
 		if err != nil {
-			return points, err
+			return nil, 0, 0, err
 		}
 		previous[s.path] = p
 		for _, t := range p {
@@ -63,6 +62,16 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 				files, bytes = files+t.Root.Summary.TotalFileCount, bytes+t.Root.Summary.TotalFileSize
 			}
 		}
+	}
+	return previous, files, bytes, nil
+}
+
+// store reads all sources into the repository.
+func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules) (*checkpoints, error) {
+	points := &checkpoints{last: map[string]*repository.Backup{}}
+	previous, files, bytes, err := b.lookBack(ctx)
+	if err != nil {
+		return points, err
 	}
 	stop := b.expect(ctx, files, bytes, rules)
 	defer stop()
@@ -130,12 +139,13 @@ func (b *backing) instant(s source) time.Time {
 	if b.live(s) {
 		return b.e.now()
 	}
-	return b.rec.Instant
+	return b.at
 }
 
 func (b *backing) storeOptions(w *repository.Writer, points *checkpoints, s source, previous []repository.Tree) repository.StoreOptions {
 	o := repository.StoreOptions{
 		Previous:  previous,
+		Added:     b.notes(s),
 		Live:      b.live(s),
 		Exception: func(path string, err error) { b.exception(job.StepStore, path, b.because(path, err)) },
 		Interval:  b.o.Checkpoint,

@@ -68,6 +68,7 @@ type Step string
 const (
 	StepPlan      Step = "plan"
 	StepPreflight Step = "preflight"
+	StepQuiesce   Step = "quiesce" // applications
 	StepCapture   Step = "capture"
 	StepStore     Step = "store"
 	StepAsk       Step = "ask"

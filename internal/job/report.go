@@ -31,10 +31,11 @@ type Report struct {
 	OneInstant bool   `json:"one_instant"` // everything captured is of one instant
 	Skew       Millis `json:"skew_ms"`     // between the first and the last instant
 
-	Volumes    []VolumeReport `json:"volumes"`
-	Total      Counts         `json:"total"`
-	Exceptions []Exceptions   `json:"exceptions"` // most first
-	LeftOut    []LeftOut      `json:"left_out"`   // most first
+	Volumes      []VolumeReport      `json:"volumes"`
+	Applications []ApplicationReport `json:"applications"`
+	Total        Counts              `json:"total"`
+	Exceptions   []Exceptions        `json:"exceptions"` // most first
+	LeftOut      []LeftOut           `json:"left_out"`   // most first
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
 }
@@ -60,6 +61,22 @@ type Cache struct {
 	Dir     string `json:"dir"`  // where it was, without a name
 	Used    int64  `json:"used"` // the high-water mark
 	Maximum int64  `json:"maximum"`
+}
+
+// An ApplicationReport says how one application came through a backup.
+type ApplicationReport struct {
+	ID       string       `json:"id"`
+	Writer   string       `json:"writer"`
+	Version  string       `json:"version,omitempty"`
+	Paths    []string     `json:"paths"`             // its data
+	State    string       `json:"state"`             // that it was in at the end
+	Policy   string       `json:"policy"`            // for the case that it could not be brought to rest
+	AtRest   bool         `json:"at_rest"`           // at the instant
+	Treated  string       `json:"treated,omitempty"` // how its files are where it was not
+	Attempts int          `json:"attempts"`          // to bring it to rest
+	Rested   Millis       `json:"window_ms"`         // for how long it was at rest, or about to be
+	Code     problem.Code `json:"code,omitempty"`    // why it was not
+	Text     string       `json:"text,omitempty"`    // the same for people
 }
 
 // Counts are the numbers of a job or of one volume of it. Of a backup that was
@@ -128,10 +145,11 @@ func (r *Report) Settle(err error) {
 // Unicode as bytes besides; and reads that again.
 
 type (
-	plainReport  Report // without methods
-	plainCache   Cache
-	plainVolume  VolumeReport
-	plainLeftOut LeftOut
+	plainReport      Report // without methods
+	plainCache       Cache
+	plainVolume      VolumeReport
+	plainLeftOut     LeftOut
+	plainApplication ApplicationReport
 )
 
 type reportJSON struct {
@@ -150,6 +168,11 @@ type cacheJSON struct {
 	DirBytes []byte `json:"dir_bytes,omitempty"`
 }
 
+type applicationJSON struct {
+	*plainApplication
+	PathsBytes [][]byte `json:"paths_bytes,omitempty"`
+}
+
 type leftOutJSON struct {
 	*plainLeftOut
 	NamesBytes [][]byte `json:"names_bytes,omitempty"`
@@ -159,7 +182,7 @@ type leftOutJSON struct {
 func (r Report) MarshalJSON() ([]byte, error) {
 	r.Started, r.Ended = stamp(r.Started), stamp(r.Ended)
 	r.Volumes, r.Exceptions, r.LeftOut = list(r.Volumes), list(r.Exceptions), list(r.LeftOut)
-	r.UnusedExcludes = list(r.UnusedExcludes)
+	r.UnusedExcludes, r.Applications = list(r.UnusedExcludes), list(r.Applications)
 	return encode(reportJSON{(*plainReport)(&r), NotTexts(r.UnusedExcludes)})
 }
 
@@ -197,6 +220,20 @@ func (c *Cache) UnmarshalJSON(b []byte) error {
 	if len(j.DirBytes) > 0 {
 		c.Dir = string(j.DirBytes)
 	}
+	return err
+}
+
+// MarshalJSON writes an application as it is in a report.
+func (a ApplicationReport) MarshalJSON() ([]byte, error) {
+	a.Paths = list(a.Paths)
+	return encode(applicationJSON{(*plainApplication)(&a), NotTexts(a.Paths)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (a *ApplicationReport) UnmarshalJSON(b []byte) error {
+	j := applicationJSON{plainApplication: (*plainApplication)(a)}
+	err := json.Unmarshal(b, &j)
+	a.Paths = exact(a.Paths, j.PathsBytes)
 	return err
 }
 

@@ -8,13 +8,14 @@ const (
 
 	// Of a whole run.
 
-	Usage        Code = "usage"       // a wrong flag or argument
-	Busy         Code = "busy"        // another process holds what this one needs
-	Cancelled    Code = "cancelled"   // ended by SIGINT or SIGTERM
-	NotAllowed   Code = "not-allowed" // a right is missing, usually root
-	JobDied      Code = "job-died"    // an earlier run ended without closing its log
-	StateLost    Code = "state-lost"  // the folder of the job logs cannot be used
-	OutputLost   Code = "output-lost" // what a command prints cannot be written
+	Usage        Code = "usage"        // a wrong flag or argument
+	Busy         Code = "busy"         // another process holds what this one needs
+	Cancelled    Code = "cancelled"    // ended by SIGINT or SIGTERM
+	NotAllowed   Code = "not-allowed"  // a right is missing, usually root
+	JobDied      Code = "job-died"     // an earlier run ended without closing its log
+	StateLost    Code = "state-lost"   // the folder of the job logs cannot be used
+	ConfigWrong  Code = "config-wrong" // the configuration file cannot be used
+	OutputLost   Code = "output-lost"  // what a command prints cannot be written
 	NoSuchJob    Code = "no-such-job"
 	JobAmbiguous Code = "job-ambiguous"
 
@@ -30,6 +31,7 @@ const (
 
 	NoProvider      Code = "no-provider"
 	NotOneInstant   Code = "not-one-instant"
+	NotApplication  Code = "not-application" // applications at rest were demanded, and cannot be had
 	SnapshotFailed  Code = "snapshot-failed"
 	SnapshotLost    Code = "snapshot-lost"
 	SnapshotFull    Code = "snapshot-full"    // no space on the volume to make one
@@ -43,6 +45,12 @@ const (
 	FreezeBlocked   Code = "freeze-blocked"   // somebody keeps the file system from being frozen
 	NoAgent         Code = "no-agent"         // what needs the resident agent finds none that answers
 	NoSuchSnapshot  Code = "no-such-snapshot"
+
+	// Of writers, which bring applications to rest.
+
+	WriterTimeout Code = "writer-timeout" // it did not come to rest in time
+	WriterFailed  Code = "writer-failed"  // it refused, and will the next time, too
+	WindowClosed  Code = "window-closed"  // it was let go on before the snapshots were taken
 
 	// Of cache files, which keep the originals of what changes meanwhile.
 

@@ -21,6 +21,7 @@ const batch = 256
 type storing struct {
 	w    *Writer
 	o    StoreOptions
+	add  *additions
 	slot chan struct{} // held by each goroutine that works; who gets none for another works by itself
 
 	// large bounds the large pieces in work, each of which needs memory for
@@ -41,7 +42,7 @@ func (w *Writer) Store(ctx context.Context, src tree.Source, o StoreOptions) (Tr
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	s := &storing{w: w, o: o, slot: make(chan struct{}, n), large: make(chan struct{}, runtime.GOMAXPROCS(0)), stop: cancel}
+	s := &storing{w: w, o: o, add: newAdditions(o.Added), slot: make(chan struct{}, n), large: make(chan struct{}, runtime.GOMAXPROCS(0)), stop: cancel}
 
 	s.slot <- struct{}{}
 	root, err := tree.Open(src)
@@ -70,6 +71,9 @@ func (w *Writer) Store(ctx context.Context, src tree.Source, o StoreOptions) (Tr
 	done := s.checkpoints(ctx, f, t)
 	t.Root, err = s.dir(ctx, root.Dir, f, before)
 	done(err)
+	if err == nil {
+		s.add.unused(o.Exception)
+	}
 	return t, err
 }
 
@@ -107,6 +111,7 @@ func (s *storing) dir(ctx context.Context, d *tree.Dir, f *folder, before []earl
 	if err != nil {
 		s.exception(f, d.Path(), err)
 	}
+	names = s.add.names(d, names)
 	cursors := make([]*cursor, len(before))
 	instants := make([]time.Time, len(before))
 	for i, b := range before {
@@ -149,6 +154,12 @@ func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, store
 		return nil
 	}
 	path := filepath.Join(d.Path(), name)
+	if r, err := s.add.record(ctx, s, d, name, stored); r != nil || err != nil {
+		if err != nil {
+			s.fail(fmt.Errorf("%s: %w", path, err))
+		}
+		return r
+	}
 	e, err := d.Stat(name)
 	if err != nil {
 		s.exception(f, path, err)

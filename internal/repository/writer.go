@@ -139,6 +139,10 @@ type StoreOptions struct {
 	// Live means that the files may change while they are read.
 	Live bool
 
+	// Added is what belongs into the tree besides, of which none is at or
+	// below another one.
+	Added []Added
+
 	// Exception is told of everything that could not be stored as it was,
 	// from several goroutines.
 	Exception func(path string, err error)

@@ -49,6 +49,11 @@ type Pending interface {
 	// may be all the same, which the times of its Parts then say.
 	Instants() int
 
+	// Suspends tells whether Hold suspends writes. Where it does, everything
+	// that is committed between Hold and Resume, by this set or another one,
+	// shows one instant together with this set.
+	Suspends() bool
+
 	// Hold suspends writes to all volumes of the set. It does nothing
 	// where Commit is itself atomic, and where writes cannot be suspended.
 	Hold(ctx context.Context) error

@@ -55,6 +55,7 @@ func Report(w io.Writer, r job.Report) error {
 	for _, v := range r.Volumes {
 		p.volume(v, len(r.Volumes) == 1)
 	}
+	p.applications(r.Applications)
 	if len(r.Volumes) != 1 && r.Total != (job.Counts{}) {
 		p.section("Total")
 		p.counts(r.Kind, r.Total, time.Duration(r.Took), true)
@@ -132,6 +133,35 @@ func statusWords(s job.Status) string {
 		return "without a status"
 	}
 	return printable(string(s))
+}
+
+// applications are one line each.
+func (p *printer) applications(all []job.ApplicationReport) {
+	if len(all) == 0 {
+		return
+	}
+	p.section("Applications")
+	for _, a := range all {
+		how := "at rest for " + length(time.Duration(a.Rested))
+		switch {
+		case a.AtRest:
+		case a.Treated == "exclude":
+			how = "left out"
+		case a.Treated == "crash":
+			how = "not at rest: as after a power cut"
+		default:
+			how = "not at rest"
+		}
+		if a.Code != "" {
+			how += " [" + string(a.Code) + "]"
+		}
+		fmt.Fprintf(p, "  %s  %s\n", printable(a.ID), printable(how))
+		for text := range strings.SplitSeq(a.Text, "\n") {
+			if text != "" && !a.AtRest {
+				fmt.Fprintf(p, "    %s\n", printable(text))
+			}
+		}
+	}
 }
 
 // volume is the section of one volume; only tells that it is the whole job.

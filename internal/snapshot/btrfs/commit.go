@@ -16,6 +16,9 @@ import (
 	"stillpoint/internal/sys/mount"
 )
 
+// Suspends is false: a commit is atomic by itself.
+func (s *set) Suspends() bool { return false }
+
 // Instants is the number of subvolumes: each snapshot may become part of
 // another transaction, though mostly all are part of one.
 func (s *set) Instants() int {

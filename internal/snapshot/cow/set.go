@@ -114,6 +114,9 @@ func (s *set) prepareTargets(ctx context.Context, ts []snapshot.Target, r cachef
 // Instants is 1: all volumes of the set are frozen together.
 func (s *set) Instants() int { return 1 }
 
+// Suspends is true: that is what the freeze is for.
+func (s *set) Suspends() bool { return true }
+
 // Commit fixes the instant.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	s.commit.Lock()

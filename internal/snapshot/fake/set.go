@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +41,9 @@ func (s *set) Instants() int {
 	}
 	return 1
 }
+
+// Suspends is true unless the volumes are taken one by one.
+func (s *set) Suspends() bool { return !s.p.o.Separate }
 
 // Hold closes the gate.
 func (s *set) Hold(ctx context.Context) error {
@@ -123,6 +128,9 @@ func (s *set) copyAll(ctx context.Context) error {
 			return problem.New(problem.SnapshotFailed, c.ID(), err)
 		}
 		for _, rel := range c.target.Paths {
+			if below(rel, c.target.Paths) {
+				continue // copied with the other one
+			}
 			if err := c.copy(ctx, rel); err != nil {
 				return problem.New(problem.SnapshotFailed, c.ID(), err)
 			}
@@ -243,4 +251,11 @@ func (c *copied) isReleased() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.released
+}
+
+// below tells whether a path lies strictly below another one of them.
+func below(rel string, all []string) bool {
+	return slices.ContainsFunc(all, func(other string) bool {
+		return rel != other && (other == "." || strings.HasPrefix(rel, other+"/"))
+	})
 }

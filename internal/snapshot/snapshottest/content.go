@@ -202,6 +202,9 @@ func checkInstant(c *C) {
 		}
 		for _, p := range s.Parts() {
 			instants[p.Taken] = true
+			if p.Frozen && !pending.Suspends() {
+				c.Errorf("%s was frozen, though nothing suspends writes", p.Path)
+			}
 			if p.Taken.Before(before) || p.Taken.After(after) {
 				c.Errorf("%s was taken at %v, not between %v and %v", p.Path, p.Taken, before, after)
 			}

@@ -1,0 +1,272 @@
+// Package quiesce knows which applications a selection of paths concerns, how
+// they are brought to rest around a capture, how often that is tried, and what
+// becomes of those that cannot be: it puts writers and the coordinator
+// together, for backups as for snapshots by themselves.
+package quiesce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/writer"
+)
+
+// A Policy says what becomes of an application's files when it cannot be
+// brought to rest.
+type Policy string
+
+// The policies.
+const (
+	Exclude Policy = "exclude" // they are left out
+	Crash   Policy = "crash"   // they are as after a power cut
+	Fail    Policy = "fail"    // there is no capture
+
+	// Default is Crash where all files of the application show one instant,
+	// and else Fail.
+	Default Policy = ""
+)
+
+// Settings say how it is done.
+type Settings struct {
+	Writers  []writer.Writer
+	Policies map[string]Policy // by the name of the writer
+	Retries  int               // of a capture that failed for something that may pass
+	Wait     time.Duration     // before each of them
+	Window   time.Duration     // that applications may rest; 0 for the coordinator's default
+}
+
+// Defaults of Settings.
+const (
+	Retries = 3
+	Wait    = 30 * time.Second
+)
+
+// A Selection is what is captured.
+type Selection struct {
+	Paths []string // live, resolved
+
+	// OneAtATime says that each volume is captured by itself: an application
+	// with files on several cannot be at rest for all of them.
+	OneAtATime bool
+
+	// Volume tells which volume shows a live path, and whether a snapshot of
+	// it is taken that shows the path.
+	Volume func(path string) (id string, taken bool)
+}
+
+// concerns tells whether a path is in the selection, or holds some of it.
+func (s Selection) concerns(path string) bool {
+	return slices.ContainsFunc(s.Paths, func(p string) bool { return within(p, path) || within(path, p) })
+}
+
+func within(dir, path string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// An Application is one that the selection concerns, and how it came through.
+type Application struct {
+	writer.About
+	Policy Policy
+
+	// Volumes are those that its files lie on. Whole says that they are all
+	// selected, and that snapshots are taken of all of them.
+	Volumes []string
+	Whole   bool
+
+	State    writer.State
+	Treated  Policy        // how its files are, where it was not brought to rest; else empty
+	Attempts int           // captures in which it was to rest
+	Rested   time.Duration // in the one that succeeded
+	Err      error         // the last error; nil where there was none, or it passed
+
+	instance writer.Instance
+}
+
+// AtRest tells whether it was at rest at the instant.
+func (a *Application) AtRest() bool { return a.Treated == "" && a.State == writer.WaitingForStoring }
+
+// An Event is something that a log wants to know.
+type Event struct {
+	Application string // its id; empty where it is about all
+	Text        string
+	Err         error // has a code; nil where all is well
+}
+
+// Applications are those of one selection.
+type Applications struct {
+	All []*Application // by id
+
+	s    Settings
+	tell func(Event)
+}
+
+// discovering is how long looking for applications of one kind may take.
+const discovering = 20 * time.Second
+
+// Find finds what the selection concerns and looks whether it can be brought to
+// rest. What cannot be and is to fail is the error. tell is told what there is.
+func Find(ctx context.Context, s Settings, sel Selection, tell func(Event)) (*Applications, error) {
+	a := &Applications{s: s, tell: tell}
+	for _, in := range discover(ctx, s.Writers, sel, tell) {
+		a.add(in, sel)
+	}
+	slices.SortFunc(a.All, func(x, y *Application) int { return strings.Compare(x.ID, y.ID) })
+	return a, a.check(ctx)
+}
+
+// discover asks all writers at once.
+func discover(ctx context.Context, ws []writer.Writer, sel Selection, tell func(Event)) []writer.Instance {
+	found := make([][]writer.Instance, len(ws))
+	errs := make([]error, len(ws))
+	var wait sync.WaitGroup
+	for i, w := range ws {
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, discovering)
+			defer cancel()
+			found[i], errs[i] = w.Discover(ctx, writer.Scope{Paths: sel.Paths})
+		})
+	}
+	wait.Wait()
+	for i, err := range errs {
+		if err != nil {
+			tell(Event{Text: "looking for " + ws[i].Name() + ": " + problem.Text(err), Err: coded(err)})
+		}
+	}
+	return slices.Concat(found...)
+}
+
+func coded(err error) error {
+	if problem.CodeOf(err) == problem.Uncatalogued {
+		return problem.New(problem.WriterFailed, "", err)
+	}
+	return err
+}
+
+// add adds an instance that the selection concerns.
+func (a *Applications) add(in writer.Instance, sel Selection) {
+	app := &Application{About: in.About(), Whole: true, State: writer.Stable, instance: in}
+	concerned := false
+	for _, p := range app.Paths {
+		id, taken := sel.Volume(p)
+		if !slices.Contains(app.Volumes, id) {
+			app.Volumes = append(app.Volumes, id)
+		}
+		selected := slices.ContainsFunc(sel.Paths, func(s string) bool { return within(s, p) })
+		app.Whole = app.Whole && taken && selected
+		concerned = concerned || sel.concerns(p)
+	}
+	if !concerned {
+		return
+	}
+	app.Policy = a.s.Policies[app.Writer]
+	if app.Policy == Default {
+		app.Policy = Fail
+		if app.Whole && len(app.Volumes) == 1 {
+			app.Policy = Crash
+		}
+	}
+	if sel.OneAtATime && len(app.Volumes) > 1 {
+		app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: problem.Newf(problem.NotOneInstant, "",
+			"its files lie on %d volumes, and these are taken one at a time", len(app.Volumes))}
+	}
+	a.All = append(a.All, app)
+}
+
+// On are those of the applications that have files on a volume.
+func (a *Applications) On(volume string) *Applications {
+	on := &Applications{s: a.s, tell: a.tell}
+	for _, app := range a.All {
+		if slices.Contains(app.Volumes, volume) {
+			on.All = append(on.All, app)
+		}
+	}
+	return on
+}
+
+// check asks all at once whether they could be brought to rest.
+func (a *Applications) check(ctx context.Context) error {
+	var wait sync.WaitGroup
+	for _, app := range a.All {
+		if app.Err != nil {
+			continue
+		}
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, discovering)
+			defer cancel()
+			if err := app.instance.Check(ctx); err != nil {
+				app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: coded(err)}
+			}
+		})
+	}
+	wait.Wait()
+	var errs []error
+	for _, app := range a.All {
+		switch {
+		case app.Err == nil:
+			a.tell(Event{Application: app.ID, Text: fmt.Sprintf("%s found, will be brought to rest", app.title())})
+		case writer.ClassOf(app.Err) != writer.NotRetryable:
+			a.tell(Event{Application: app.ID, Text: fmt.Sprintf("%s found; it could not be asked now (%s): %s", app.title(), writer.ClassOf(app.Err), problem.Text(app.Err)), Err: app.Err})
+		default:
+			errs = append(errs, a.giveUp(app))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Application) title() string {
+	if a.Version == "" {
+		return a.Writer
+	}
+	return a.Writer + " " + a.Version
+}
+
+// giveUp does with an application what its policy says.
+func (a *Applications) giveUp(app *Application) error {
+	switch app.Policy {
+	case Exclude:
+		app.Treated = Exclude
+		a.tell(Event{Application: app.ID, Text: "cannot be brought to rest, its files are left out: " + problem.Text(app.Err), Err: app.Err})
+	case Crash:
+		app.Treated = Crash
+		a.tell(Event{Application: app.ID, Text: "cannot be brought to rest, its files are as after a power cut: " + problem.Text(app.Err), Err: app.Err})
+	default:
+		app.Treated = Fail
+		return app.Err
+	}
+	return nil
+}
+
+// Excluded are the paths whose files are left out, as a policy says.
+func (a *Applications) Excluded() (paths []string) {
+	for _, app := range a.All {
+		if app.Treated == Exclude {
+			paths = append(paths, app.Paths...)
+		}
+	}
+	return paths
+}
+
+// AtRest tells whether there are applications, and all of them were at rest.
+func (a *Applications) AtRest() bool {
+	return len(a.All) > 0 && !slices.ContainsFunc(a.All, func(app *Application) bool { return !app.AtRest() })
+}
+
+// Require is an error where it is known that not all of what was found will be at
+// rest, and where nothing was found.
+func (a *Applications) Require() error {
+	if len(a.All) == 0 {
+		return problem.Newf(problem.NotApplication, "", "no application that could be brought to rest has files in the selection")
+	}
+	for _, app := range a.All {
+		if app.Treated != "" {
+			return problem.New(problem.NotApplication, "", app.Err)
+		}
+	}
+	return nil
+}
