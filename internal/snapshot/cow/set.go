@@ -29,6 +29,7 @@ type set struct {
 
 	timer   *time.Timer // ends the window
 	expired atomic.Bool
+	crowd   crowd
 
 	mu      sync.Mutex
 	entered []*target // whose gates are ours
