@@ -33,6 +33,9 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
+	for _, t := range s.targets {
+		t.leaveSpace()
+	}
 	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
 		return err
 	}

@@ -161,6 +161,7 @@ func (s *set) Resume(ctx context.Context) error {
 			if t.index != nil {
 				errs = append(errs, t.index.Thawed())
 			}
+			t.mindSpace()
 		}
 		s.commit.Unlock()
 	}
