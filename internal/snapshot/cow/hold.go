@@ -45,6 +45,11 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.track(ctx); err != nil {
 		return err
 	}
+	for _, t := range s.targets {
+		if err := t.freezable(); err != nil { // before anybody waits
+			return t.failed("hold", err)
+		}
+	}
 	if err := s.watched(); err != nil {
 		return err
 	}
