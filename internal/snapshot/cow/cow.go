@@ -46,6 +46,7 @@ type Provider struct {
 	kept    map[volume.ID]bool // volumes whose filter Watch keeps
 	sets    map[string]bool    // ids of those that there are
 	caches  map[*cache]bool
+	crowds  crowds
 }
 
 // New makes a Provider that asks host what is mounted, each time it needs to

@@ -115,6 +115,7 @@ func (f *filter) listen(s *slot) {
 		switch {
 		case errors.As(err, &denied):
 			f.lose(err) // a live access failed: at least no other one shall
+		case errors.Is(err, fanotify.ErrNoRoom): // there is soon, see crowds
 		case err != nil:
 			return // closed
 		}

@@ -23,6 +23,9 @@ const (
 // freeze suspends writes to the volume. When another program has done that, it
 // gives up before the guard, which cannot know whose freeze it is, would end it.
 func (t *target) freeze(ctx context.Context) error {
+	if err := errors.Join(ctx.Err(), t.freezable()); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithDeadline(ctx, t.set.since.Add(window*3/4))
 	defer cancel()
 	for {

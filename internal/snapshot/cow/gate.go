@@ -40,11 +40,15 @@ func (f *filter) set(shields []*shield.Shield) {
 	f.armed.Store(&shields)
 }
 
-// hold puts an event into the queue of those that wait for the instant.
+// hold puts an event into the queue of those that wait for the instant. It is
+// called with mu held.
 func (f *filter) hold(e fanotify.Event) {
 	f.queue.Lock()
 	defer f.queue.Unlock()
 	f.held = append(f.held, e)
+	if f.events.Short() {
+		f.owner.p.crowds.disperse()
+	}
 }
 
 // track arms the filter. It notes from now on who maps a file.

@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
+	for _, t := range s.targets {
+		t.leaveSpace()
+	}
 	if err := s.copyAhead(ctx); err != nil { // what is hot since Prepare, or has changed
 		return err
 	}
@@ -44,6 +48,11 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.track(ctx); err != nil {
 		return err
 	}
+	for _, t := range s.targets {
+		if err := t.freezable(); err != nil { // before anybody waits
+			return t.failed("hold", err)
+		}
+	}
 	still, err := s.quieten(ctx)
 	if err != nil {
 		return err
@@ -52,13 +61,14 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.watched(); err != nil {
 		return err
 	}
+	ctx = s.p.crowds.shut(ctx, s)
 	s.timer = time.AfterFunc(window, s.expire)
 	for _, t := range s.targets {
 		t.shut = time.Now()
 		t.mapped(t.filter.shut())
 	}
 	if err := s.suspend(ctx); err != nil {
-		return err
+		return cmp.Or(s.tooMany(), err)
 	}
 	return s.inTime()
 }
@@ -82,6 +92,7 @@ func (s *set) leave() error {
 		errs = append(errs, t.filter.leave(s))
 	}
 	s.entered = nil
+	s.p.crowds.open(s)
 	return errors.Join(errs...)
 }
 
@@ -124,6 +135,9 @@ func (s *set) expire() {
 }
 
 func (s *set) inTime() error {
+	if err := s.tooMany(); err != nil {
+		return err
+	}
 	if s.expired.Load() {
 		return problem.Newf(problem.FreezeBlocked, s.id, "the instant could not be fixed within %s, so everybody was let go on: the server has too much to do", window)
 	}

@@ -42,6 +42,9 @@ func (t *target) look(ctx context.Context) error {
 		if ours[u.Inode] {
 			continue
 		}
+		if u.Kind == hot.Unreadable && u.Path == hot.Silent {
+			return t.unreadable(u)
+		}
 		if cold := t.set.p.o.cold; u.Shielded || cold != nil && cold(u) {
 			t.written = append(t.written, u)
 		} else {
@@ -49,6 +52,13 @@ func (t *target) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unreadable is for a process that does not let itself be looked at: it may have
+// any file of the volume open or mapped.
+func (t *target) unreadable(u hot.Use) error {
+	return problem.Newf(problem.UnshieldedFiles, string(t.Volume()), "%s (process %d) cannot be looked at (%s), and may change any file of the volume unseen",
+		u.Program, u.PID, u.Path)
 }
 
 // mapped adds files that were mapped since.

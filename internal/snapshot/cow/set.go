@@ -31,6 +31,7 @@ type set struct {
 
 	timer   *time.Timer // ends the window
 	expired atomic.Bool
+	crowd   crowd
 
 	mu      sync.Mutex
 	entered []*target // whose gates are ours
@@ -192,6 +193,7 @@ func (s *set) Resume(ctx context.Context) error {
 			if t.index != nil {
 				errs = append(errs, t.index.Thawed())
 			}
+			t.mindSpace()
 		}
 		s.commit.Unlock()
 	}

@@ -42,6 +42,7 @@ type target struct {
 	early   map[uint64]*early
 	stats   map[uint64]inode.Attributes // of hot files that are to be copied early
 	frozen  atomic.Bool
+	steward steward
 
 	device uint64 // as stat says of its files
 	statfs view.Statfs
@@ -82,6 +83,7 @@ func (t *target) prepare(ctx context.Context, place cachefile.Placement, i int) 
 	if t.keeper, err = inode.NewKeeper(t.set.p.o.Keep); err != nil {
 		return err
 	}
+	t.mindSpace()
 	if t.builder, err = index.Build(ctx, t.filter.root, t.target.Paths, index.Options{Keeper: t.keeper}); err != nil {
 		return err
 	}
@@ -205,6 +207,7 @@ func (t *target) Release(ctx context.Context) error {
 		return nil
 	}
 	t.released = true
+	t.leaveSpace()
 	var errs []error
 	if t.shield != nil {
 		errs = append(errs, t.endLending(), t.filter.remove(t.shield))

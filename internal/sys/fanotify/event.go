@@ -72,8 +72,9 @@ func (e *Denied) Unwrap() error { return e.Err }
 
 // Read waits for events and returns some. They are valid until the next Read
 // with the same buffer. It blocks its thread; any number of goroutines may
-// read. While more events are unanswered than half the descriptors that this
-// process may have, it waits. After a Denied it can be called again.
+// read. While more events are unanswered, of all groups of this process, than
+// half the descriptors that it may have, Read waits for a moment and then fails
+// with ErrNoRoom. After that and after a Denied it can be called again.
 func (p *Permission) Read(b *Buffer) ([]Event, error) {
 	for {
 		n, err := p.tryRead(b)
@@ -84,7 +85,7 @@ func (p *Permission) Read(b *Buffer) ([]Event, error) {
 			if err := p.using(p.wait); err != nil {
 				return nil, err
 			}
-		case errors.Is(err, os.ErrClosed):
+		case errors.Is(err, os.ErrClosed), errors.Is(err, ErrNoRoom):
 			return nil, err
 		default:
 			return nil, &Denied{failed("read", "fanotify", err)}
@@ -96,7 +97,7 @@ func (p *Permission) Read(b *Buffer) ([]Event, error) {
 func (p *Permission) tryRead(b *Buffer) (n int, err error) {
 	// The kernel fills the buffer, and the shortest events have no range.
 	most := cap(b.events)
-	if err := p.take(most); err != nil {
+	if err := p.room.take(most, p.ended); err != nil {
 		return 0, err
 	}
 	err = p.using(func() error {
@@ -108,7 +109,7 @@ func (p *Permission) tryRead(b *Buffer) (n int, err error) {
 		}
 	})
 	if err != nil {
-		p.give(most)
+		p.room.give(most)
 	}
 	return n, err
 }
@@ -121,6 +122,7 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 	for rest := b.raw[:n]; len(rest) > 0; {
 		size := int(native.Uint32(rest))
 		if len(rest) < metadataSize || rest[4] != unix.FANOTIFY_METADATA_VERSION || size < metadataSize || size > len(rest) {
+			p.room.give(cap(b.events) - len(b.events))
 			return b.events, fmt.Errorf("the kernel's events have an unknown form (version %d)", rest[4])
 		}
 		e := Event{
@@ -148,7 +150,7 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 		}
 		rest = rest[size:]
 	}
-	p.give(cap(b.events) - len(b.events))
+	p.room.give(cap(b.events) - len(b.events))
 	return b.events, denied
 }
 
@@ -158,7 +160,7 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 func (p *Permission) Allow(e Event) error {
 	err := p.answer(e.FD)
 	unix.Close(int(e.FD))
-	p.give(1)
+	p.room.give(1)
 	if err != nil {
 		return failed("write", "fanotify", err)
 	}
@@ -197,26 +199,4 @@ func (p *Permission) answer(fd int32) error {
 			return err
 		}
 	}
-}
-
-// take waits until n more events may be read.
-func (p *Permission) take(n int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.room < n && !p.ended {
-		p.freed.Wait()
-	}
-	if p.ended {
-		return os.ErrClosed
-	}
-	p.room -= n
-	return nil
-}
-
-// give undoes take.
-func (p *Permission) give(n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.room += n
-	p.freed.Broadcast()
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/scratch"
 )
 
 // held lets n goroutines wait in a write, and returns their ends.
@@ -165,7 +167,7 @@ func TestRoom(t *testing.T) {
 	onVolumes(t, func(t *testing.T, dir string) {
 		fs := openDir(t, dir)
 		p := newGroup(t)
-		p.room = 26
+		p.room = newRoom(26)
 		l := listen(t, p, 3)
 		l.setHold(true)
 		must(t, p.Watch(fs))
@@ -178,18 +180,24 @@ func TestRoom(t *testing.T) {
 		if len(got) < 10 || len(got) > 26 {
 			t.Errorf("%d events read, for 26 descriptors", len(got))
 		}
+		if !p.Short() {
+			t.Error("there is room")
+		}
 		l.setHold(false)
 		l.mu.Lock()
 		l.held = nil
+		if l.short == 0 {
+			t.Error("nobody was told")
+		}
 		l.mu.Unlock()
 		for _, e := range got {
 			must(t, p.Allow(e))
 		}
 		ends(t, done, len(files))
 		room := func() int {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.room
+			p.room.mu.Lock()
+			defer p.room.mu.Unlock()
+			return p.room.free
 		}
 		for end := time.Now().Add(5 * time.Second); room() != 26; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
@@ -198,6 +206,27 @@ func TestRoom(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The room is that of all groups together: what one has taken, the other cannot
+// have.
+func TestOneRoom(t *testing.T) {
+	scratch.NeedRoot(t)
+	p, q := newGroup(t), newGroup(t)
+	size := p.room.size
+	must(t, p.room.take(size-1, p.ended))
+	if !q.Short() {
+		t.Error("the other group has room")
+	}
+	if err := q.room.take(2, q.ended); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("the other group: %v", err)
+	}
+	time.AfterFunc(10*time.Millisecond, func() { p.room.give(size - 1) })
+	must(t, q.room.take(2, q.ended))
+	q.room.give(2)
+	if p.Short() || q.Short() {
+		t.Error("there is no room in the end")
+	}
 }
 
 // What happens without that: the kernel denies, and we hear of it.

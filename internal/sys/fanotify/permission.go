@@ -31,10 +31,9 @@ type Permission struct {
 	use  sync.RWMutex // held for reading while fd is in use, for writing to close it
 	over bool
 
-	mu    sync.Mutex
-	freed sync.Cond // room grew, or Close was called
-	room  int       // how many more events may be read and not answered
-	ended bool
+	room  *room         // for events that are read and not answered
+	ended chan struct{} // closed by Close
+	once  sync.Once
 }
 
 // Of the mask on a file system: idle is what makes files reportable that are
@@ -77,7 +76,7 @@ func Adopt(group *os.File) (*Permission, error) {
 }
 
 func adopt(fd int) (*Permission, error) {
-	room, err := headroom()
+	room, err := theRoom()
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -87,21 +86,7 @@ func adopt(fd int) (*Permission, error) {
 		unix.Close(fd)
 		return nil, failed("eventfd", "fanotify", err)
 	}
-	p := &Permission{fd: fd, wake: wake, room: room}
-	p.freed.L = &p.mu
-	return p, nil
-}
-
-// headroom is how many events may be open at a time: half of the descriptors
-// that this process can have. When the kernel cannot make a descriptor for an
-// event, it denies the access (fanotify_read), so one must never be missing.
-// What is not read waits in the queue and is none the worse.
-func headroom() (int, error) {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return 0, failed("getrlimit", "RLIMIT_NOFILE", err)
-	}
-	return int(min(l.Cur, 1<<20) / 2), nil
+	return &Permission{fd: fd, wake: wake, room: room, ended: make(chan struct{})}, nil
 }
 
 // File returns a duplicate of the group's descriptor, to be passed on to a
@@ -135,15 +120,13 @@ func (p *Permission) using(f func() error) error {
 // process has the group open; reads end with os.ErrClosed. Descriptors of
 // events that were read and not answered stay open until Allow is called. It
 // may be called twice.
-func (p *Permission) Close() error {
-	p.mu.Lock()
-	if p.ended {
-		p.mu.Unlock()
-		return nil
-	}
-	p.ended = true
-	p.freed.Broadcast()
-	p.mu.Unlock()
+func (p *Permission) Close() (err error) {
+	p.once.Do(func() { err = p.end() })
+	return err
+}
+
+func (p *Permission) end() error {
+	close(p.ended)
 	// Those who poll see this for as long as they look, since nobody reads it.
 	_, werr := unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.use.Lock()

@@ -58,12 +58,13 @@ func newGroup(t testing.TB) *Permission {
 
 // A listener answers the events of a group, and notes them.
 type listener struct {
-	p    *Permission
-	mu   sync.Mutex
-	seen []Event
-	held []Event
-	hold bool
-	what func(Event) // called before the answer
+	p     *Permission
+	mu    sync.Mutex
+	seen  []Event
+	held  []Event
+	hold  bool
+	short int         // how often there was no room
+	what  func(Event) // called before the answer
 }
 
 func listen(t testing.TB, p *Permission, readers int) *listener {
@@ -88,6 +89,12 @@ func (l *listener) run(t testing.TB) {
 		events, err := l.p.Read(b)
 		if errors.Is(err, os.ErrClosed) {
 			return
+		}
+		if errors.Is(err, ErrNoRoom) {
+			l.mu.Lock()
+			l.short++
+			l.mu.Unlock()
+			continue
 		}
 		if err != nil {
 			t.Errorf("read: %v", err)

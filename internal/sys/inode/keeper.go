@@ -26,6 +26,7 @@ type Keeper struct {
 	sockets []int // pairs; the last one is sent to
 	batch   []int // not sent yet
 	closed  bool
+	over    bool // LetGo was called
 }
 
 // batchSize is how many descriptors go into one message; SCM_MAX_FD is 253,
@@ -69,7 +70,7 @@ func (k *Keeper) Keep(fd int) error {
 		unix.Close(fd)
 		return failed("keep", "inode", os.ErrClosed)
 	}
-	if k.limit > 0 && k.count.Load() >= k.limit {
+	if k.over || k.limit > 0 && k.count.Load() >= k.limit {
 		k.refused.Add(1)
 		unix.Close(fd)
 		return nil
@@ -130,6 +131,25 @@ func (k *Keeper) Count() int { return int(k.count.Load()) }
 // Refused is how many inodes were too many.
 func (k *Keeper) Refused() int { return int(k.refused.Load()) }
 
+// LetGo lets go of all, and keeps nothing any more. Those that were deleted are
+// freed by it, as by Close.
+func (k *Keeper) LetGo() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed && !k.over {
+		k.over = true
+		k.drop()
+	}
+}
+
+func (k *Keeper) drop() {
+	for _, fd := range append(k.batch, k.sockets...) {
+		unix.Close(fd)
+	}
+	k.batch, k.sockets = nil, nil
+	k.count.Store(0)
+}
+
 // Close lets go of all. Those that were deleted are freed by it, which is a
 // write: never while their file system is frozen. It may be called twice.
 func (k *Keeper) Close() error {
@@ -139,10 +159,6 @@ func (k *Keeper) Close() error {
 		return nil
 	}
 	k.closed = true
-	for _, fd := range append(k.batch, k.sockets...) {
-		unix.Close(fd)
-	}
-	k.batch, k.sockets = nil, nil
-	k.count.Store(0)
+	k.drop()
 	return nil
 }

@@ -95,8 +95,8 @@ func (p *Prober) Emits(fd int) (bool, error) {
 // answer lets everybody go on, and notes the task that asks.
 func (p *Prober) answer() {
 	defer close(p.ended)
-	runtime.LockOSThread() // with the thread, and not only with a goroutine, so that it is never late
-	buf := make([]byte, 16<<10)
+	runtime.LockOSThread()     // with the thread, and not only with a goroutine, so that it is never late
+	buf := make([]byte, 1<<10) // of 42 events at most, since each takes a descriptor
 	wait := []unix.PollFd{{Fd: int32(p.group), Events: unix.POLLIN}, {Fd: int32(p.stop), Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(wait, -1); err != nil && err != unix.EINTR {

@@ -3,7 +3,6 @@ package process
 import (
 	"bytes"
 	"context"
-	"os"
 	"time"
 )
 
@@ -20,33 +19,63 @@ type Task struct{ PID, TID int }
 // User time, which would show the same, is not used: where the kernel counts
 // ticks, it shares out the time that it measured by their proportion, and user
 // time can grow inside a long system call (cputime_adjust).
+//
+// Of one that does not answer in time only status is asked, which always does.
 func Drain(ctx context.Context) ([]Task, error) {
-	var running []*progress
-	err := Tasks(func(p, tid int) {
-		if p == os.Getpid() {
-			return
+	all, err := others()
+	if err != nil {
+		return nil, err
+	}
+	known := map[int]*progress{}
+	running, silent := survey(all, func(t Task) (*progress, bool) {
+		s := statOf(t.TID)
+		if s.state != 'R' {
+			return nil, false
 		}
-		if s := statOf(tid); s.state == 'R' {
-			running = append(running, look(Task{p, tid}, s))
-		}
+		return look(t, s), true
 	})
-	for err == nil {
-		left := running[:0]
-		for _, p := range running {
-			if !p.madeIt() {
-				left = append(left, p)
-			}
+	var left []Task
+	for _, p := range running {
+		known[p.TID] = p
+		left = append(left, p.Task)
+	}
+	left = append(left, awake(silent)...)
+	for len(left) > 0 {
+		if left, silent = survey(left, func(t Task) (Task, bool) {
+			p := known[t.TID]
+			return t, p == nil && stateOf(t.TID) == 'R' || p != nil && !p.madeIt()
+		}); len(silent) > 0 {
+			left = append(left, awake(silent)...)
 		}
-		running = left
-		if len(running) == 0 || !pause(ctx, 200*time.Microsecond) {
+		if len(left) == 0 || !pause(ctx, 200*time.Microsecond) {
 			break
 		}
 	}
-	var stuck []Task
-	for _, p := range running {
-		stuck = append(stuck, p.Task)
+	return left, nil
+}
+
+// awake are those of tasks that run. One that sleeps in a system call that keeps
+// others from looking at it (execve) is not on its way to a write.
+func awake(tasks []Task) (running []Task) {
+	for _, t := range tasks {
+		if stateOf(t.TID) == 'R' {
+			running = append(running, t)
+		}
 	}
-	return stuck, err
+	return running
+}
+
+// stateOf is the letter that /proc/TID/status has for the state; 'X' if the
+// thread is gone.
+func stateOf(tid int) byte {
+	path := procPath(tid, "status")
+	var buf [4096]byte
+	b, _ := path.read(buf[:])
+	_, b, ok := bytes.Cut(b, []byte("\nState:\t"))
+	if !ok || len(b) == 0 {
+		return 'X'
+	}
+	return b[0]
 }
 
 // pause sleeps, and tells whether the context is not over.

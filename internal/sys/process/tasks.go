@@ -1,10 +1,7 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
-	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,20 +80,7 @@ type Mapping struct {
 // there was one (seen).
 func (m Mapping) MayBecomeWritable(tid int) bool {
 	path := procPath(tid, "smaps")
-	f, err := os.Open(path.String())
-	if err != nil {
-		return true
-	}
-	defer f.Close()
-	span := fmt.Appendf(nil, "%08x-%08x ", m.Start, m.End)
-	found := false
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		found = found || bytes.HasPrefix(lines.Bytes(), span)
-		if flags, ok := bytes.CutPrefix(lines.Bytes(), []byte("VmFlags:")); ok && found {
-			return bytes.Contains(flags, []byte(" mw "))
-		}
-	}
-	return true
+	return FlagsOfMappings(path.String(), func() {}).MayBecomeWritable(m.Start, m.End)
 }
 
 // Mappings calls each for every mapping of a file in the memory of a process.

@@ -10,8 +10,8 @@ import (
 	"stillpoint/internal/sys/inode"
 )
 
-// spare is how many live files that nobody reads stay open.
-const spare = 128
+// manySpare is how many live files that nobody reads stay open.
+const manySpare = 128
 
 // A pool keeps live files open, because a file is read and saved in many steps.
 type pool struct {
@@ -20,6 +20,7 @@ type pool struct {
 	mu     sync.Mutex
 	open_  map[uint64]*live
 	unused *list.List // of *live, the longest unused first
+	spare  int        // how many of them there may be
 	closed bool
 }
 
@@ -32,7 +33,7 @@ type live struct {
 }
 
 func newPool(mount int) *pool {
-	return &pool{mount: mount, open_: map[uint64]*live{}, unused: list.New()}
+	return &pool{mount: mount, open_: map[uint64]*live{}, unused: list.New(), spare: manySpare}
 }
 
 // open opens a file by its handle. It must be given back.
@@ -66,7 +67,7 @@ func (p *pool) give(l *live) {
 		return
 	}
 	l.place = p.unused.PushBack(l)
-	for p.closed && p.unused.Len() > 0 || p.unused.Len() > spare {
+	for p.closed && p.unused.Len() > 0 || p.unused.Len() > p.spare {
 		p.drop(p.unused.Front().Value.(*live))
 	}
 }
