@@ -55,7 +55,10 @@ var may = map[string]string{
 	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
+	"internal/writer/aide":         "internal/problem internal/sys/process internal/tool",
 	"internal/writer/redis":        "internal/writer internal/problem internal/sys/listener internal/sys/process",
+	"internal/writer/script":       "internal/writer internal/problem internal/writer/aide internal/tool",
+	"internal/writer/sqlite":       "internal/writer internal/problem internal/writer/aide",
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
 	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
@@ -69,7 +72,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }
@@ -86,6 +89,7 @@ var doors = []struct {
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
 	{"github.com/gomodule/redigo/", []string{"internal/writer/redis"}, "Redis has one door: internal/writer/redis"},
+	{"modernc.org/", []string{"internal/writer/sqlite"}, "SQLite has one door: internal/writer/sqlite"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }
