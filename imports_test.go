@@ -55,7 +55,7 @@ var may = map[string]string{
 	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
-	"internal/writer/aide":         "internal/problem internal/sys/process internal/tool",
+	"internal/writer/aide":         "internal/problem internal/tool",
 	"internal/writer/redis":        "internal/writer internal/problem internal/sys/listener internal/sys/process",
 	"internal/writer/script":       "internal/writer internal/problem internal/writer/aide internal/tool",
 	"internal/writer/sqlite":       "internal/writer internal/problem internal/writer/aide",

@@ -17,7 +17,6 @@ import (
 	"syscall"
 
 	"stillpoint/internal/problem"
-	"stillpoint/internal/sys/process"
 	"stillpoint/internal/tool"
 )
 
@@ -130,9 +129,11 @@ func Main(program string, s Server) {
 	if len(os.Args) != 1 || os.Args[0] != program {
 		return
 	}
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2,
-		syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
-	process.Spare()
+	// Nobody else ends it, so that what is at rest goes on in order. They are not
+	// ignored: that, and to be spared when memory is short, what it starts would
+	// inherit, and keep.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	f := os.NewFile(3, program)
 	conn, err := net.FileConn(f)
 	f.Close()

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -229,6 +230,30 @@ func TestLate(t *testing.T) {
 	wants(t, problem.WriterTimeout, err)
 }
 
+// Thaw ends the pause, and so does a Freeze that fails: nobody waits for the end
+// of a second.
+func TestEnded(t *testing.T) {
+	s := start(t, "--save", "3600 1")
+	in := s.instance(Options{}).(*instance)
+	in.length = 10 * time.Minute
+	for _, save := range []time.Duration{time.Minute, time.Nanosecond} {
+		in.save = save
+		s.goesOn(long) // or there is nothing to save
+		session, err := in.Prepare(s.within(long), writer.Need{Window: time.Hour})
+		must(t, err)
+		err = session.Freeze(s.within(long))
+		if (err == nil) != (save > 1) {
+			t.Fatalf("with %v to save: %v", save, err)
+		}
+		if err == nil {
+			_, err = session.Thaw(s.within(long))
+			must(t, err)
+		}
+		s.goesOn(long)
+		_, _ = session.Thaw(s.within(long))
+	}
+}
+
 // The pause lasts longer than one question asks for.
 func TestRenewed(t *testing.T) {
 	s := start(t)
@@ -242,4 +267,46 @@ func TestRenewed(t *testing.T) {
 	_, err := session.Thaw(s.within(long))
 	must(t, err)
 	s.goesOn(long)
+}
+
+// One on a port is found by it, and one that only watches others is not.
+func TestFound(t *testing.T) {
+	s := start(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that nobody else gets
+	must(t, err)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	must(t, l.Close())
+	s.do("CONFIG", "SET", "port", port)
+	all, err := New(Options{Logins: []Login{{Address: "127.0.0.1:" + port}}}).Discover(s.within(long), writer.Scope{})
+	must(t, err)
+	found := 0
+	for _, in := range all {
+		if a := in.About(); a.ID == "redis:127.0.0.1:"+port {
+			found++
+			must(t, in.Check(s.within(long)))
+			if len(a.Paths) != 1 || a.Paths[0] != s.dir {
+				t.Errorf("%+v", a)
+			}
+		} else if a.ID == s.ID() {
+			t.Error("it is found twice")
+		}
+	}
+	if found != 1 {
+		t.Errorf("it is found %d times", found)
+	}
+
+	conf := t.TempDir() + "/sentinel.conf"
+	must(t, os.WriteFile(conf, nil, 0o644))
+	uid, gid := unprivileged(t)
+	must(t, os.Chmod(filepath.Dir(filepath.Dir(conf)), 0o755))
+	must(t, os.Chown(filepath.Dir(conf), uid, gid))
+	must(t, os.Chown(conf, uid, gid))
+	watching := startProgram(t, t.TempDir(), conf, "--sentinel")
+	all, err = New(Options{}).Discover(s.within(long), writer.Scope{})
+	must(t, err)
+	for _, in := range all {
+		if in.About().ID == watching.ID() {
+			t.Error("a sentinel is taken for a server with data")
+		}
+	}
 }

@@ -15,9 +15,12 @@ import (
 // An instance is one server.
 type instance struct {
 	listener.Address
-	login Login
-	save  time.Duration
-	about writer.About
+	login  Login
+	save   time.Duration
+	length time.Duration // of a pause
+	about  writer.About
+
+	sentinel bool // it watches other servers, and has no data
 }
 
 // About says what it is.
@@ -35,6 +38,7 @@ func (in *instance) ask(ctx context.Context) {
 	defer c.close()
 	if info, err := c.info(ctx, "server"); err == nil {
 		in.about.Version = info["redis_version"]
+		in.sentinel = info["redis_mode"] == "sentinel"
 		if v := info["valkey_version"]; v != "" {
 			in.about.Version = "Valkey " + v
 		}

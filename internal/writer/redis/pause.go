@@ -47,7 +47,7 @@ func (p *pause) begin(ctx context.Context, end time.Time) error {
 // ask asks for a pause of the usual length from now.
 func (p *pause) ask(ctx context.Context) error {
 	now := time.Now()
-	d := min(length, p.end.Sub(now))
+	d := min(p.in.length, p.end.Sub(now))
 	if d <= 0 {
 		return p.closed()
 	}
@@ -75,7 +75,9 @@ func (p *pause) renew() {
 		}
 		p.mu.Lock()
 		if !p.finished {
-			p.late = p.ask(context.Background())
+			ctx, cancel := context.WithTimeout(context.Background(), length) // then it is late
+			p.late = p.ask(ctx)
+			cancel()
 		}
 		stop := p.finished || p.late != nil
 		p.mu.Unlock()

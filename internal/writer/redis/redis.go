@@ -58,13 +58,17 @@ func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instanc
 			found[l.Address] = w.instance(addressOf(l.Address), "")
 		}
 	}
-	all := make([]writer.Instance, 0, len(found))
 	var wait sync.WaitGroup
 	for _, in := range found {
-		all = append(all, in)
 		wait.Go(func() { in.ask(ctx) })
 	}
 	wait.Wait()
+	all := make([]writer.Instance, 0, len(found))
+	for _, in := range found {
+		if !in.sentinel {
+			all = append(all, in)
+		}
+	}
 	slices.SortFunc(all, func(a, b writer.Instance) int { return cmp.Compare(a.About().ID, b.About().ID) })
 	return all, err
 }
@@ -95,7 +99,7 @@ func addressOf(text string) listener.Address {
 // instance describes a server. Its data is in its working directory, dir: it
 // goes there when it starts, and when it is told of another one.
 func (w *Writer) instance(a listener.Address, dir string) *instance {
-	in := &instance{Address: a, login: w.options.login(a.Address), save: w.options.save()}
+	in := &instance{Address: a, login: w.options.login(a.Address), save: w.options.save(), length: length}
 	in.about = writer.About{ID: name + ":" + a.Address, Writer: name}
 	if dir != "" {
 		in.about.Paths = []string{dir}

@@ -52,6 +52,12 @@ func start(t testing.TB, args ...string) *server {
 
 func startIn(t testing.TB, dir string, args ...string) *server {
 	t.Helper()
+	return startProgram(t, dir, append([]string{"--save", ""}, args...)...)
+}
+
+// startProgram starts one with these arguments before the others.
+func startProgram(t testing.TB, dir string, args ...string) *server {
+	t.Helper()
 	program, err := exec.LookPath("redis-server")
 	must(t, err)
 	uid, gid := unprivileged(t)
@@ -68,7 +74,7 @@ func startIn(t testing.TB, dir string, args ...string) *server {
 	t.Cleanup(func() { _ = os.RemoveAll(at) })
 	must(t, os.Chown(at, uid, gid))
 	s := &server{TB: t, dir: dir, socket: filepath.Join(at, "socket")}
-	all := append([]string{program, "--dir", dir, "--unixsocket", s.socket, "--port", "0", "--logfile", filepath.Join(at, "log"), "--save", ""}, args...)
+	all := append(append([]string{program}, args...), "--dir", dir, "--unixsocket", s.socket, "--port", "0", "--logfile", filepath.Join(at, "log"))
 	c := exec.Command("/bin/sh", append([]string{"-c", `"$@" & echo $!; cat; kill -CONT $!; kill -KILL $!; wait`, "sh"}, all...)...)
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	c.Dir = "/"

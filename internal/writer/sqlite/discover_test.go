@@ -3,6 +3,7 @@ package sqlite
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,4 +80,20 @@ func TestOneFileSystem(t *testing.T) {
 	wants(t, problem.WriterGone, in.Check(t.Context()))
 	must(t, os.WriteFile(inner.path, make([]byte, 4096), 0o644))
 	wants(t, problem.WriterFailed, in.Check(t.Context()))
+}
+
+// More than can be held are not found one by one: what is found is good, and
+// that there are more is said.
+func TestTooMany(t *testing.T) {
+	d := create(t, t.TempDir()+"/0.db", "delete")
+	content, err := os.ReadFile(d.path)
+	must(t, err)
+	for i := range most + 1 {
+		must(t, os.WriteFile(d.path+strconv.Itoa(i), content, 0o644))
+	}
+	all, err := New(Options{}).Discover(t.Context(), d.Scope())
+	wants(t, problem.WriterResources, err)
+	if len(all) != most {
+		t.Errorf("%d are found", len(all))
+	}
 }

@@ -92,8 +92,9 @@ func load(t *testing.T, d *database, clients int) *atomic.Int64 {
 // of its own: when this one closes any file of a database, its locks are gone.
 type client struct {
 	*database
-	in  io.Writer
-	out *bufio.Scanner
+	process *os.Process
+	in      io.Writer
+	out     *bufio.Scanner
 }
 
 func connect(d *database) *client {
@@ -106,7 +107,7 @@ func connect(d *database) *client {
 	p.Stderr = p.Stdout
 	must(d, p.Start())
 	d.Cleanup(func() { in.Close(); _ = p.Wait() })
-	return &client{d, in, bufio.NewScanner(out)}
+	return &client{d, p.Process, in, bufio.NewScanner(out)}
 }
 
 // try returns what is answered to a statement.
@@ -280,4 +281,27 @@ func TestHelperKilled(t *testing.T) {
 	must(t, err)
 	d.freeze(s)
 	d.thaw(s)
+}
+
+// A journal that a killed program has left is rolled back, as the next program
+// would do.
+func TestHotJournal(t *testing.T) {
+	d := create(t, t.TempDir()+"/app.db", "delete")
+	must(t, d.Write(d.within(long)))
+	c := connect(d)
+	c.ask("PRAGMA cache_size=1; PRAGMA cache_spill=1; BEGIN;" + strings.Repeat(" INSERT INTO changes VALUES (3, hex(randomblob(1000)));", 100))
+	must(t, c.process.Kill())
+	waitFor(t, "it has gone", func() bool { return !c.out.Scan() })
+	if st, err := os.Stat(d.path + "-journal"); err != nil || st.Size() == 0 {
+		t.Fatalf("no journal is left: %v", err)
+	}
+	s := d.prepare(Options{})
+	d.freeze(s)
+	if _, err := os.Stat(d.path + "-journal"); !os.IsNotExist(err) {
+		t.Errorf("the journal is still there: %v", err)
+	}
+	d.thaw(s)
+	if n := d.do("SELECT count(*) FROM changes"); n != "1" {
+		t.Errorf("%s rows are left", n)
+	}
 }
