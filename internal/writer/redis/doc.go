@@ -27,7 +27,8 @@ type Options struct {
 // A Login is how to talk to one server, or to all that have none of their own.
 type Login struct {
 	// Address is a socket's path, or an address and a port; empty for all
-	// others. A server at an address given here is one also if no process of
+	// others, to which the password is then told: any user of the host can start
+	// a process that looks like a server. A server at an address given here is one also if no process of
 	// this host is seen to listen there.
 	Address string
 

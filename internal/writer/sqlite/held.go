@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 // A held database is open, and perhaps locked.
 type held struct {
 	id   string
+	as   owner
 	db   *sql.DB
 	conn *sql.Conn
 
@@ -21,6 +23,30 @@ type held struct {
 	over   bool        // Release was called: nothing is locked any more
 	window *time.Timer // unlocks it
 	late   bool        // and has done so
+}
+
+// open opens a database, and empties its write-ahead log as far as others let
+// it.
+func (h *held) open(path string) (err error) {
+	// No time to wait for locks in there: who waits here can be called back.
+	h.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=rw&_pragma=busy_timeout(0)")
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if h.conn, err = h.db.Conn(ctx); err == nil {
+		var mode string
+		err = h.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
+		if err == nil && mode == "wal" {
+			_, err = h.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+		}
+	}
+	if busy(err) || primary(err) == codeFull {
+		// Somebody is at work, as is to be expected, and rest waits; or the
+		// volume is full, and the log stays as long as it is.
+		return nil
+	}
+	return err
 }
 
 // again is how soon a lock is tried again.
@@ -53,7 +79,7 @@ func (h *held) try(left time.Duration) error {
 	case left <= 0:
 		return problem.Newf(problem.WindowClosed, h.id, "the window was over before it came to rest")
 	}
-	if _, err := h.conn.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
+	if err := h.say("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	h.locked = true
@@ -77,8 +103,14 @@ func (h *held) expire() {
 // unlock touches no file but by its locks, as nothing was changed.
 func (h *held) unlock() error {
 	h.locked = false
-	_, err := h.conn.ExecContext(context.Background(), "ROLLBACK")
-	return understood(h.id, err)
+	return understood(h.id, h.say("ROLLBACK"))
+}
+
+func (h *held) say(statement string) error {
+	return h.as.do(func() error {
+		_, err := h.conn.ExecContext(context.Background(), statement)
+		return err
+	})
 }
 
 // release unlocks the database, and says whether it was locked until now.
@@ -99,8 +131,13 @@ func (h *held) release() error {
 }
 
 func (h *held) close() {
-	if h.conn != nil {
-		_ = h.conn.Close()
-	}
-	_ = h.db.Close()
+	_ = h.as.do(func() error {
+		if h.conn != nil {
+			_ = h.conn.Close()
+		}
+		if h.db != nil {
+			_ = h.db.Close()
+		}
+		return nil
+	})
 }

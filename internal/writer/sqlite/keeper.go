@@ -1,10 +1,7 @@
 package sqlite
 
 import (
-	"context"
-	"database/sql"
 	"errors"
-	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -44,26 +41,12 @@ func (k *keeper) Ready(bool, *bool) error { return nil }
 // Open opens a database, and empties its write-ahead log as far as others let
 // it.
 func (k *keeper) Open(o Opening, number *int64) error {
-	ctx := context.Background()
-	// No time to wait for locks in there: who waits here can be called back.
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: o.Path}).EscapedPath()+"?mode=rw&_pragma=busy_timeout(0)")
-	if err != nil {
-		return aide.Failed(understood(o.ID, err))
+	h := &held{id: o.ID}
+	var err error
+	if h.as, err = ownerOf(o.ID, o.Path); err != nil {
+		return aide.Failed(err)
 	}
-	h := &held{id: o.ID, db: db}
-	if h.conn, err = db.Conn(ctx); err == nil {
-		var mode string
-		err = h.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
-		if err == nil && mode == "wal" {
-			_, err = h.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
-		}
-	}
-	if busy(err) || primary(err) == codeFull {
-		// Somebody is at work, as is to be expected, and Rest waits; or the
-		// volume is full, and the log stays as long as it is.
-		err = nil
-	}
-	if err != nil {
+	if err := h.as.do(func() error { return h.open(o.Path) }); err != nil {
 		h.close()
 		return aide.Failed(understood(o.ID, err))
 	}
@@ -146,6 +129,7 @@ const (
 	codeNoMemory   = 7
 	codeReadOnly   = 8
 	codeFull       = 13
+	codeCannotOpen = 14
 )
 
 // understood gives an error of SQLite's its code.
@@ -157,7 +141,7 @@ func understood(id string, err error) error {
 	switch primary(err) {
 	case codeBusy, codeLocked:
 		code = problem.WriterBusy
-	case codePermission, codeReadOnly:
+	case codePermission, codeReadOnly, codeCannotOpen:
 		code = problem.WriterRights
 	case codeNoMemory, codeFull:
 		code = problem.WriterResources

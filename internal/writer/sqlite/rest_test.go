@@ -138,6 +138,7 @@ func TestUnchanged(t *testing.T) {
 		must(t, d.Write(d.within(long)))
 		const owner, group = 1234, 2345
 		must(t, os.Chown(d.path, owner, group))
+		must(t, os.Chown(filepath.Dir(d.path), owner, group))
 		must(t, os.Chmod(d.path, 0o640))
 		before := state(t, d.path)
 		s := d.prepare(Options{})
@@ -303,5 +304,37 @@ func TestHotJournal(t *testing.T) {
 	d.thaw(s)
 	if n := d.do("SELECT count(*) FROM changes"); n != "1" {
 		t.Errorf("%s rows are left", n)
+	}
+}
+
+// A database is opened with the rights of its owner alone: who is root must not
+// believe what others can put beside it.
+func TestOwner(t *testing.T) {
+	const user, other = 1234, 1235
+	for what, c := range map[string]struct {
+		file, dir int
+		mode      os.FileMode
+		code      problem.Code
+	}{
+		"root's":                    {0, 0, 0o755, ""},
+		"a user's own":              {user, user, 0o755, ""},
+		"for which no file is made": {user, 0, 0o755, problem.WriterRights},
+		"in another's folder":       {user, other, 0o777, problem.WriterRights},
+		"root's, in a user's":       {0, user, 0o755, problem.WriterRights},
+		"root's, in an open one":    {0, 0, 0o777 | os.ModeSticky, problem.WriterRights},
+		"in an open one":            {user, 0, 0o777 | os.ModeSticky, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			d := create(t, t.TempDir()+"/app.db", "wal")
+			must(t, os.Chown(d.path, c.file, c.file))
+			must(t, os.Chown(filepath.Dir(d.path), c.dir, c.dir))
+			must(t, os.Chmod(filepath.Dir(d.path), c.mode))
+			s, err := d.instance(Options{}).Prepare(d.within(long), writer.Need{Window: time.Minute})
+			wants(t, c.code, err)
+			if err == nil {
+				d.freeze(s)
+				d.thaw(s)
+			}
+		})
 	}
 }

@@ -45,6 +45,7 @@ func create(t testing.TB, path, mode string) *database {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	must(t, err)
+	must(t, os.Chmod(filepath.Dir(dir), 0o755)) // the way to it, for its owner
 	d := &database{t, filepath.Join(dir, filepath.Base(path))}
 	d.do("PRAGMA journal_mode=" + mode + "; CREATE TABLE changes (client, n); CREATE INDEX i ON changes (n);")
 	return d
