@@ -28,8 +28,8 @@ type Options struct {
 type Login struct {
 	// Address is a socket's path, or an address and a port; empty for all
 	// others, to which the password is then told: any user of the host can start
-	// a process that looks like a server. A server at an address given here is one also if no process of
-	// this host is seen to listen there.
+	// a process that looks like a server. What is given here is tried also if no
+	// process of this host is seen to listen there.
 	Address string
 
 	Username, Password string
