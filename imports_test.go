@@ -31,6 +31,7 @@ var may = map[string]string{
 	"internal/sys/freeze":     "",
 	"internal/sys/fuse":       "internal/sys/mount",
 	"internal/sys/inode":      "",
+	"internal/sys/listener":   "",
 	"internal/sys/memfile":    "",
 	"internal/sys/mount":      "",
 	"internal/sys/opened":     "",
@@ -61,6 +62,10 @@ var may = map[string]string{
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
 	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
 	"internal/agent":               "internal/capture internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/writer/aide":         "internal/problem internal/tool",
+	"internal/writer/redis":        "internal/writer internal/problem internal/sys/listener internal/sys/process",
+	"internal/writer/script":       "internal/writer internal/problem internal/writer/aide internal/tool",
+	"internal/writer/sqlite":       "internal/writer internal/problem internal/writer/aide",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened internal/sys/process",
@@ -72,7 +77,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }
@@ -89,6 +94,8 @@ var doors = []struct {
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "YAML has one door: internal/config"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
+	{"github.com/gomodule/redigo/", []string{"internal/writer/redis"}, "Redis has one door: internal/writer/redis"},
+	{"modernc.org/", []string{"internal/writer/sqlite"}, "SQLite has one door: internal/writer/sqlite"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }
