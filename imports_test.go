@@ -54,14 +54,14 @@ var may = map[string]string{
 
 	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/capture":             "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":              "internal/problem",
 	"internal/quiet":               "internal/volume internal/problem",
 	"internal/writer":              "internal/problem",
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
 	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
-	"internal/agent":               "internal/capture internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/agent":               "internal/capture internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 	"internal/writer/aide":         "internal/problem internal/tool",
 	"internal/writer/redis":        "internal/writer internal/problem internal/sys/listener internal/sys/process",
 	"internal/writer/script":       "internal/writer internal/problem internal/writer/aide internal/tool",

@@ -65,8 +65,12 @@ func runAgent(ctx context.Context, e *env, socket string, cache *cacheFlags, pat
 	if socket, err = filepath.Abs(socket); err != nil {
 		return err
 	}
+	apps, err := applications(e)
+	if err != nil {
+		return err
+	}
 	return agent.Run(ctx, agent.Options{
-		Socket: socket, Providers: residents(choice), Host: host, Paths: paths, Version: version(),
+		Socket: socket, Providers: residents(choice), Applications: apps, Host: host, Paths: paths, Version: version(),
 		Log:   slog.New(slog.NewTextHandler(e.stderr, nil)),
 		Ready: func() { _ = agent.Notify("READY=1") }, // who started it will notice
 	})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/volume"
@@ -22,13 +23,14 @@ import (
 
 // Options of a resident agent.
 type Options struct {
-	Socket    string
-	Providers []snapshot.Provider // best first
-	Host      func(context.Context) (*volume.Table, error)
-	Paths     []string // whose volumes are watched; none stands for all that can be
-	Version   string
-	Log       *slog.Logger
-	Ready     func() // is called when clients can come and volumes are watched
+	Socket       string
+	Providers    []snapshot.Provider // best first
+	Applications quiesce.Settings    // how applications are brought to rest
+	Host         func(context.Context) (*volume.Table, error)
+	Paths        []string // whose volumes are watched; none stands for all that can be
+	Version      string
+	Log          *slog.Logger
+	Ready        func() // is called when clients can come and volumes are watched
 }
 
 // A Resident is the agent that stays: it watches volumes, so that what is opened

@@ -31,7 +31,7 @@ func (w *Writer) Discover(context.Context, writer.Scope) ([]writer.Instance, err
 	if all, err := list(dir); err == nil && len(all) == 0 {
 		return nil, nil
 	}
-	in := &instance{options: w.options, about: writer.About{ID: name + ":" + dir, Writer: name}}
+	in := &instance{options: w.options, about: writer.About{ID: name + ":" + dir, Writer: name, Everywhere: len(w.options.Paths) == 0}}
 	in.options.Dir = dir
 	for _, p := range w.options.Paths {
 		r, err := filepath.EvalSymlinks(p)
