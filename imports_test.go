@@ -40,6 +40,7 @@ var may = map[string]string{
 
 	"internal/tool":    "",
 	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
+	"internal/holder":  "internal/sys/fanotify internal/sys/peer internal/sys/process internal/tool",
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
@@ -49,10 +50,10 @@ var may = map[string]string{
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
-	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/agent":               "internal/capture internal/holder internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer internal/sys/process",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
@@ -64,7 +65,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/backup internal/agent internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }

@@ -11,11 +11,13 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 )
 
 func main() {
 	// This program once more, in another role.
 	guard.Main()
+	holder.Main()
 	agent.Main(newCow)
 
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stillpoint/internal/cachefile"
+	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/cow/hot"
@@ -46,6 +47,8 @@ type Provider struct {
 	filters map[volume.ID]*filter
 	kept    map[volume.ID]bool // volumes whose filter Watch keeps
 	sets    map[string]bool    // ids of those that there are
+
+	legacy legacy
 }
 
 // New makes a Provider that asks host what is mounted, each time it needs to
@@ -63,7 +66,10 @@ func New(host func(context.Context) (*volume.Table, error), o Options) *Provider
 	if o.few == 0 {
 		o.few = few
 	}
-	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}}
+	p := &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}}
+	p.legacy.guards = map[*guard.Guard]bool{}
+	p.count()
+	return p
 }
 
 // keepMost is how many inodes fit into a tenth of the memory.
@@ -171,6 +177,7 @@ func (p *Provider) acquire(v volume.Volume) (*filter, error) {
 			return nil, err
 		}
 		p.filters[v.ID] = f
+		p.count()
 	}
 	f.users++
 	return f, nil
@@ -184,6 +191,7 @@ func (p *Provider) giveBack(id volume.ID, f *filter) error {
 		return nil
 	}
 	delete(p.filters, id)
+	p.count()
 	return f.stop()
 }
 

@@ -60,6 +60,9 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	if s.guard, err = guard.Start(); err != nil {
 		return nil, problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", err))
 	}
+	if err := p.legacy.guarded(s.guard); err != nil {
+		return nil, problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", err))
+	}
 	var vs []volume.Volume
 	for _, t := range ts {
 		vs = append(vs, t.Volume)
@@ -225,6 +228,7 @@ func (s *set) end() error {
 		close(s.beating)
 		s.beating = nil
 	}
+	s.p.legacy.guardedNot(s.guard)
 	return s.guard.Close()
 }
 
