@@ -24,7 +24,7 @@
 // that no terminal stops it, ignores the signals that ask to end, and asks to
 // be spared when memory is short. Whoever ends all processes of a service at
 // once, as systemd does after its patience is over, ends it too, perhaps
-// before the parent: a unit should have KillMode=mixed.
+// before the parent: a unit should have KillMode=process.
 package guard
 
 import (

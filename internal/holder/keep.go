@@ -88,7 +88,7 @@ type keeper struct {
 
 	armed   bool
 	highest int
-	beatTo  time.Duration // 0 before the first beat
+	beatTo  time.Duration // 0 before there is anything to keep
 
 	dying    bool // the parent was killed by us, or some of it is dead
 	dead     bool // all of it is
@@ -274,6 +274,9 @@ func (k *keeper) keep(seq uint32, files []int) error {
 		k.incoming = append(k.incoming[:i], k.incoming[i+1:]...)
 		k.forget(m.name)
 		k.most = max(k.most, int(m.b))
+		if k.beatTo == 0 { // from now on it can be missed
+			k.beatTo = k.now() + k.heart()
+		}
 		group, err := fanotify.AdoptDescriptor(files[0])
 		if err != nil {
 			_ = syscall.Close(files[1])

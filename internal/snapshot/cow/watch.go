@@ -66,7 +66,7 @@ func (f *filter) watch() {
 					}
 				}
 			}
-			f.pulse.tick()
+			f.goRound()
 		}
 	}
 }
