@@ -15,9 +15,13 @@ import (
 	"stillpoint/internal/sys/process"
 )
 
-// adoptTime is how long the holder of an earlier agent may take for everything:
-// it may have to notice first that that is dead.
-const adoptTime = 3 * time.Second
+// adoptTime is how long the holder of an earlier agent may take for an answer;
+// busyTime how long it may answer that it is busy: first it has to notice that
+// its agent is dead, and to answer in its place.
+const (
+	adoptTime = 3 * time.Second
+	busyTime  = 30 * time.Second
+)
 
 // An Estate is what an earlier agent has left.
 type Estate struct {
@@ -32,7 +36,7 @@ type Estate struct {
 // an error there is none any more: one that does not answer, or in other words,
 // is killed, which lets everybody go on.
 func Adopt(ctx context.Context, path string) (_ *Estate, err error) {
-	ctx, cancel := context.WithTimeout(ctx, adoptTime)
+	ctx, cancel := context.WithTimeout(ctx, busyTime)
 	defer cancel()
 	e := &Estate{}
 	var d net.Dialer
@@ -55,10 +59,8 @@ func Adopt(ctx context.Context, path string) (_ *Estate, err error) {
 	if e.handle, err = peer.Handle(e.socket); err != nil {
 		return nil, err
 	}
-	deadline, _ := ctx.Deadline()
-	if err := e.socket.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
+	over := context.AfterFunc(ctx, func() { _ = e.socket.SetDeadline(time.Now()) })
+	defer over()
 	if err := e.hello(ctx); err != nil {
 		return nil, err
 	}
@@ -116,6 +118,9 @@ func (e *Estate) take() error {
 }
 
 func (e *Estate) write(m message) error {
+	if err := e.socket.SetDeadline(time.Now().Add(adoptTime)); err != nil {
+		return err
+	}
 	_, _, err := e.socket.WriteMsgUnix(m.bytes(), nil, nil)
 	return err
 }

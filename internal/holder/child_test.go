@@ -67,9 +67,8 @@ func reader(how, dir, path string) {
 	check(h.Keep(Filter{Name: "other", Since: time.Unix(8, 0), Group: group, Mount: mount}))
 	check(h.Forget("other"))
 	check(h.Forget("nosuch"))
-	for i := 0; how == "far" && i < near+100; i++ {
-		_, err := syscall.Dup(0)
-		check(err)
+	if how == "far" {
+		makeFar(h, group, mount)
 	}
 	fmt.Println("holder", h.PID())
 	_, err = os.Stdin.Read(make([]byte, 1)) // until the test has its files open
@@ -95,6 +94,19 @@ func reader(how, dir, path string) {
 			fmt.Println("held", e.FD)
 		}
 	}
+}
+
+// makeFar has many files open, and tells the holder that it could have still
+// more, so that the holder has much to do.
+func makeFar(h *Holder, group *fanotify.Permission, mount *os.File) {
+	for range near + 100 {
+		_, err := syscall.Dup(0)
+		check(err)
+	}
+	dup, err := group.File()
+	check(err)
+	defer dup.Close()
+	check(h.ask(message{op: opKeep, a: since(time.Unix(7, 0)), b: 1 << 20, name: "first"}, int(dup.Fd()), int(mount.Fd())))
 }
 
 // foreign is a holder of another version.

@@ -38,7 +38,7 @@ func (k *keeper) serve() {
 		switch {
 		case m.name != version:
 			answer.a = uint64(syscall.EPROTO)
-		case !k.dead:
+		case !k.dead, !k.answered(): // it is not done
 			answer.a = uint64(syscall.EBUSY)
 		default:
 			k.welcome = true

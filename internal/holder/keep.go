@@ -91,7 +91,8 @@ type keeper struct {
 	beatTo  time.Duration // 0 before there is anything to keep
 
 	dying    bool // the parent was killed by us, or some of it is dead
-	dead     bool // all of it is
+	dead     bool // all of it is, and no thread of it reads any more
+	next     int  // number of an event that is to be answered then
 	disarmed bool // it was said that everybody was let go
 	closed   bool // the socket
 	since    time.Duration
@@ -172,6 +173,7 @@ func (k *keeper) step() {
 			k.letGo(fd)
 		}
 	}
+	k.answerMore()
 	k.due()
 }
 
@@ -186,6 +188,8 @@ func (k *keeper) heart() time.Duration {
 func (k *keeper) timeout() int {
 	next := time.Duration(-1)
 	switch {
+	case !k.answered():
+		return 0
 	case k.dead:
 		next = k.since + k.alone
 	case k.closed:

@@ -10,7 +10,8 @@ import (
 // that was read at the last moment is not known of.
 const near = 1024
 
-// piece is after how many numbers it is seen to those who wait in the queues.
+// piece is after how many numbers it is looked what else there is to do: all
+// that there can be take half a second and more for each filter.
 const piece = 4096
 
 // die lets everybody go on in the place of an agent that is about to die, or
@@ -26,14 +27,6 @@ func (k *keeper) die(all bool) {
 		return
 	}
 	k.dead, k.since = true, k.now()
-	// No thread of it reads any more: whatever it had read is answered now,
-	// also what had a higher number than was told.
-	for from := 0; from < k.most; from += piece {
-		for _, f := range k.kept {
-			_ = f.Group.AllowNumbers(from, min(from+piece, k.most))
-			_ = f.Group.AllowAll(k.buffer)
-		}
-	}
 	for _, f := range k.kept {
 		_ = k.wait(f.fd) // who comes from now on
 	}
@@ -44,6 +37,22 @@ func (k *keeper) die(all bool) {
 		<-told
 		os.Exit(0)
 	}()
+}
+
+// answered tells whether whatever the dead agent had read is answered, also what
+// had a higher number than was told.
+func (k *keeper) answered() bool { return !k.dead || k.next >= k.most }
+
+// answerMore goes on with that, by a piece.
+func (k *keeper) answerMore() {
+	if k.answered() {
+		return
+	}
+	to := min(k.next+piece, k.most)
+	for _, f := range k.kept {
+		_ = f.Group.AllowNumbers(k.next, to)
+	}
+	k.next = to
 }
 
 // disarm lets events come no more, and answers those there are. It is done
