@@ -16,7 +16,7 @@ import (
 // The longest that anybody waits.
 const (
 	killed      = time.Second
-	stopped     = 1200 * time.Millisecond // a heart may stand still for 1 s
+	stopped     = 1300 * time.Millisecond // a heart may stand still for 1 s
 	bothStopped = 1500 * time.Millisecond
 )
 

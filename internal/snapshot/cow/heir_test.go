@@ -137,7 +137,7 @@ func (r *rig) accessUntil(ended <-chan error) (longest time.Duration) {
 			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				r.Errorf("the child ended with %v", err)
 			}
-			if longest > 1500*time.Millisecond {
+			if longest > 2*heart {
 				r.Errorf("an access took %v", longest)
 			}
 			return longest
