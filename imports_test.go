@@ -42,6 +42,7 @@ var may = map[string]string{
 
 	"internal/tool":    "",
 	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
+	"internal/holder":  "internal/sys/fanotify internal/sys/peer internal/sys/process internal/tool",
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
@@ -52,7 +53,7 @@ var may = map[string]string{
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":             "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":              "internal/problem",
@@ -61,7 +62,7 @@ var may = map[string]string{
 	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
 	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
 	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
-	"internal/agent":               "internal/capture internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/agent":               "internal/capture internal/holder internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer internal/sys/process",
 	"internal/writer/aide":         "internal/problem internal/tool",
 	"internal/writer/redis":        "internal/writer internal/problem internal/sys/listener internal/sys/process",
 	"internal/writer/script":       "internal/writer internal/problem internal/writer/aide internal/tool",
@@ -77,7 +78,7 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 }

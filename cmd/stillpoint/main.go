@@ -11,6 +11,7 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/writer/script"
 	"stillpoint/internal/writer/sqlite"
 )
@@ -20,6 +21,7 @@ func main() {
 	guard.Main()
 	sqlite.Main()
 	script.Main()
+	holder.Main()
 	agent.Main(newCow)
 
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}

@@ -31,6 +31,8 @@ type Options struct {
 	Version      string
 	Log          *slog.Logger
 	Ready        func() // is called when clients can come and volumes are watched
+
+	Alone time.Duration // how long what is watched is kept for the next agent; 0 stands for holder.Alone
 }
 
 // A Resident is the agent that stays: it watches volumes, so that what is opened
@@ -39,13 +41,16 @@ type Resident struct {
 	o       Options
 	server  *Server
 	store   store
+	heirs   *heirs // nil where there can be none
 	rates   rates
 	started time.Time
 	said    map[string]bool      // what was said of volumes
 	named   map[string]volume.ID // the volume that each of the paths was on at first
 }
 
-// Run runs a resident agent until ctx is over. It fails with the code busy where
+// Run runs a resident agent until ctx is over. With the cause ErrRestart what is
+// watched is left to the next agent, which must begin soon, and this process has
+// to end. It fails with the code busy where
 // another one has the socket.
 func Run(ctx context.Context, o Options) error {
 	l, unlock, err := listen(o.Socket)
@@ -54,6 +59,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer unlock()
 	r := &Resident{o: o, server: NewServer(o.Providers...), started: time.Now(), said: map[string]bool{}, named: map[string]volume.ID{}}
+	r.heirs = newHeirs(r)
 	r.server.log = o.Log
 	r.server.routes = func(mux *http.ServeMux) {
 		r.server.handle(mux, "GET "+prefix+"/status", r.status)
@@ -70,7 +76,7 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.sweep(ctx)
-	r.sync(ctx)
+	r.watchAll(ctx)
 	watched := make(chan error, 1)
 	changed := make(chan struct{}, 1)
 	go func() {
@@ -95,9 +101,20 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	err := r.server.Serve(ctx, l)
 	cancel()
 	<-looked
-	err = errors.Join(err, <-watched, r.end())
+	err = errors.Join(err, <-watched, r.end(errors.Is(context.Cause(ctx), ErrRestart)))
 	r.o.Log.Info("agent ended")
 	return err
+}
+
+// watchAll begins with what an earlier agent watched.
+func (r *Resident) watchAll(ctx context.Context) {
+	if r.heirs == nil {
+		r.sync(ctx)
+		return
+	}
+	estate := r.inherit(ctx)
+	r.sync(ctx)
+	r.heirs.begin(estate)
 }
 
 // calm is how long mounts may come and go before they are looked at again: a host
@@ -218,11 +235,15 @@ func (r *Resident) say(err error, what string, id volume.ID, point string) {
 	}
 }
 
-// end releases everything.
-func (r *Resident) end() error {
+// end releases everything, or all but what is watched.
+func (r *Resident) end(restart bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	errs := []error{r.store.end(ctx)}
+	defer r.heirs.end(restart)
+	if restart {
+		return errors.Join(errs...)
+	}
 	for _, w := range r.watchers() {
 		for _, of := range w.Watched() {
 			errs = append(errs, w.Unwatch(of.Volume))

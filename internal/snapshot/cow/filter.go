@@ -45,6 +45,9 @@ type filter struct {
 	armed   atomic.Pointer[[]*shield.Shield] // the same, for who cannot wait for mu
 
 	popularity popularity
+	pulse      pulse
+	since      time.Time // it exists
+	inherited  bool      // from an earlier agent
 
 	queue  sync.Mutex
 	held   []fanotify.Event // at the gate
@@ -63,28 +66,41 @@ const (
 // startFilter starts to filter a volume. From now on files are opened so that
 // changes of them can be seen.
 func startFilter(root *os.File) (*filter, error) {
-	f := &filter{quit: make(chan struct{}), instant: make(chan struct{}, 1), popularity: newPopularity()}
+	mount, err := inode.Clone(root)
+	if err != nil {
+		return nil, err
+	}
+	events, err := fanotify.Open()
+	if err != nil {
+		mount.Close()
+		return nil, err
+	}
+	f := newFilter(mount, events)
+	return f, f.start()
+}
+
+// newFilter makes a filter of its parts.
+func newFilter(mount *os.File, events *fanotify.Permission) *filter {
+	f := &filter{root: mount, events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), popularity: newPopularity(), since: time.Now()}
 	f.armed.Store(&[]*shield.Shield{})
-	var err error
-	if f.root, err = inode.Clone(root); err != nil {
-		return nil, err
-	}
-	if f.events, err = fanotify.Open(); err != nil {
-		f.root.Close()
-		return nil, err
-	}
-	if err = f.events.Silence(f.root); err == nil {
+	return f
+}
+
+// start begins to filter. When it fails, nothing is left.
+func (f *filter) start() error {
+	err := f.events.Silence(f.root)
+	if err == nil {
 		err = f.events.Watch(f.root)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.stop())
+		return errors.Join(err, f.stop())
 	}
 	for range listeners {
 		f.startListener()
 	}
 	f.ended.Go(f.watch)
 	f.ended.Go(f.savePopular)
-	return f, nil
+	return nil
 }
 
 // stop ends the filter; who waits goes on.
@@ -108,6 +124,7 @@ func (f *filter) listen(s *slot) {
 	for {
 		events, err := f.events.Read(buf)
 		for _, e := range events {
+			f.pulse.saw(e.FD)
 			s.begin(e)
 			f.handle(e, s)
 		}

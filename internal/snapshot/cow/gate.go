@@ -56,6 +56,7 @@ func (f *filter) track() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state, f.mapped = tracking, map[uint64]bool{}
+	f.pulse.arm(true)
 	f.popularity.forget()
 	if err := f.events.HeedAll(); err != nil {
 		return err
@@ -75,6 +76,7 @@ func (f *filter) shut() map[uint64]bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state = gated
+	f.pulse.shut()
 	return f.mapped
 }
 
@@ -94,6 +96,7 @@ func (f *filter) open(s *set, added *shield.Shield) error {
 		return nil
 	}
 	f.state = passing
+	f.pulse.opened()
 	f.queue.Lock()
 	held := f.held
 	f.held = nil
@@ -101,7 +104,7 @@ func (f *filter) open(s *set, added *shield.Shield) error {
 	shields := f.shields
 	var err error
 	if len(shields) == 0 {
-		err = f.events.Disarm(f.root)
+		err = f.disarm()
 	}
 	f.mu.Unlock()
 	// Who comes now finds the new shields, so these can be answered at leisure.
@@ -129,7 +132,7 @@ func (f *filter) remove(s *shield.Shield) error {
 	if len(f.shields) > 0 || f.state != passing {
 		return nil
 	}
-	return f.events.Disarm(f.root)
+	return f.disarm()
 }
 
 // waiting tells which threads wait at the gate.

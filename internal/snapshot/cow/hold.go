@@ -213,7 +213,9 @@ func (s *set) beat() error {
 			case <-end:
 				return
 			case <-tick.C:
-				g.Beat()
+				if s.well() {
+					g.Beat()
+				}
 			}
 		}
 	}(s.guard, s.beating)

@@ -75,6 +75,11 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	if gerr := <-started; err == nil && gerr != nil {
 		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
 	}
+	if err == nil {
+		if gerr := p.legacy.guarded(s.guard); gerr != nil {
+			err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -259,6 +264,7 @@ func (s *set) end() error {
 		close(s.beating)
 		s.beating = nil
 	}
+	s.p.legacy.guardedNot(s.guard)
 	return s.guard.Close()
 }
 

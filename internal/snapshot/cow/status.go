@@ -40,6 +40,7 @@ func (p *Provider) Watch(ctx context.Context, v volume.Volume) error {
 	if !first {
 		return p.giveBack(v.ID, f)
 	}
+	p.legacy.keep(v.ID, f)
 	return nil
 }
 
@@ -52,6 +53,7 @@ func (p *Provider) Unwatch(id volume.ID) error {
 	if !kept {
 		return nil
 	}
+	p.legacy.forget(id) // before: who waits goes on only when nobody has the group
 	return p.giveBack(id, f)
 }
 
@@ -61,7 +63,7 @@ func (p *Provider) Watched() []snapshot.Watched {
 	defer p.mu.Unlock()
 	var all []snapshot.Watched
 	for id, f := range p.filters {
-		w := snapshot.Watched{Volume: id, Kept: p.kept[id], Armed: len(*f.armed.Load()) > 0}
+		w := snapshot.Watched{Volume: id, Kept: p.kept[id], Armed: len(*f.armed.Load()) > 0, Since: f.since, Inherited: f.inherited}
 		for i := range f.working {
 			w.Events += f.working[i].count()
 		}

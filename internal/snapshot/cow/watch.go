@@ -66,6 +66,7 @@ func (f *filter) watch() {
 					}
 				}
 			}
+			f.goRound()
 		}
 	}
 }
