@@ -140,6 +140,7 @@ func (r *rig) soon(script string) string {
 type figures struct {
 	Records, Payments int64
 	LongestMS, SyncMS float64
+	LongestAt         time.Time
 }
 
 // figures asks what was written, and starts to measure anew.
@@ -163,7 +164,9 @@ func (r *rig) goesOnWith(during string, f figures) {
 	r.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		now := r.figures()
-		f.LongestMS, f.SyncMS = max(f.LongestMS, now.LongestMS), max(f.SyncMS, now.SyncMS)
+		if f.SyncMS = max(f.SyncMS, now.SyncMS); now.LongestMS > f.LongestMS {
+			f.LongestMS, f.LongestAt = now.LongestMS, now.LongestAt
+		}
 		if now.Records > f.Records && now.Payments > f.Payments {
 			break
 		}
@@ -173,6 +176,7 @@ func (r *rig) goesOnWith(during string, f figures) {
 	}
 	r.Logf("%s: the longest write took %.0f ms, the longest payment %.0f ms", during, f.LongestMS, f.SyncMS)
 	if f.LongestMS > 2000 {
-		r.Errorf("%s: a write took %.0f ms", during, f.LongestMS)
+		r.Errorf("%s: a write took %.0f ms, from %s on; the agent says:\n%s", during, f.LongestMS, f.LongestAt.UTC().Format(time.TimeOnly+".000"),
+			r.must("journalctl --unit=stillpoint-agent --output=short-precise --lines=20"))
 	}
 }

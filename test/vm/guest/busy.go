@@ -24,10 +24,10 @@ const (
 
 // figures are what busy has done.
 type figures struct {
-	Records   int64   // written by now
-	Payments  int64   // committed by now
-	LongestMS float64 // the longest that a write took since the last time, one under way counted so far
-	SyncMS    float64 // the same of a payment, which waits for the disk several times
+	Records, Payments int64     // by now
+	LongestMS         float64   // that a write took since the last time, one under way counted so far
+	LongestAt         time.Time // when that began
+	SyncMS            float64   // the same of a payment, which waits for the disk several times
 }
 
 // A clock measures how long things take.
@@ -35,6 +35,7 @@ type clock struct {
 	mu      sync.Mutex
 	began   time.Time // zero while nothing is under way
 	longest time.Duration
+	at      time.Time // when that began
 }
 
 func (c *clock) start() { c.mu.Lock(); c.began = time.Now(); c.mu.Unlock() }
@@ -42,20 +43,25 @@ func (c *clock) start() { c.mu.Lock(); c.began = time.Now(); c.mu.Unlock() }
 func (c *clock) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.longest = max(c.longest, time.Since(c.began))
+	c.count()
 	c.began = time.Time{}
 }
 
-// lap returns the longest since the last lap, in ms.
-func (c *clock) lap() float64 {
+// count notes the time until now.
+func (c *clock) count() {
+	if took := time.Since(c.began); !c.began.IsZero() && took > c.longest {
+		c.longest, c.at = took, c.began
+	}
+}
+
+// lap returns the longest since the last lap, in ms, and when that began.
+func (c *clock) lap() (ms float64, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	longest := c.longest
-	if !c.began.IsZero() {
-		longest = max(longest, time.Since(c.began))
-	}
+	c.count()
+	ms, at = float64(c.longest.Microseconds())/1000, c.at
 	c.longest = 0
-	return float64(longest.Microseconds()) / 1000
+	return ms, at
 }
 
 type writers struct {
@@ -164,7 +170,10 @@ func (w *writers) tell(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		_ = json.NewEncoder(c).Encode(figures{w.records.Load(), w.payments.Load(), w.write.lap(), w.sync.lap()})
+		f := figures{Records: w.records.Load(), Payments: w.payments.Load()}
+		f.LongestMS, f.LongestAt = w.write.lap()
+		f.SyncMS, _ = w.sync.lap()
+		_ = json.NewEncoder(c).Encode(f)
 		_ = c.Close()
 	}
 }
