@@ -6,9 +6,14 @@ set -eu
 to=$1
 suite=trixie
 # From where this machine has its own packages.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' | head -n 1)
+archive() { apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | head -n 1; }
+mirror=$(archive)
+[ -n "$mirror" ] || { # it has forgotten
+	apt-get -qq update
+	mirror=$(archive)
+}
 [ -n "$mirror" ] || {
-	echo "apt has no list of a Debian archive: run apt-get update" >&2
+	echo "apt knows no archive of Debian" >&2
 	exit 1
 }
 # The kernels for virtual machines: the same source, without drivers of hardware.
