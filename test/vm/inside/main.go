@@ -3,8 +3,9 @@
 //	go build -o /tmp/inside ./test/vm/inside
 //	CGO_ENABLED=0 go test -exec /tmp/inside ./internal/sys/mount
 //
-// The machine has the package's testdata, the kernel of Debian 13 or, with
-// STILLPOINT_VM_KERNEL=new, that of its backports, and no network.
+// The machine has the folder of the package and nothing else of the project, the
+// kernel of Debian 13 or, with STILLPOINT_VM_KERNEL=new, that of its backports, and
+// no network.
 package main
 
 import (
@@ -57,7 +58,7 @@ func inside(ctx context.Context, program string, args []string) (int, error) {
 		return 0, err
 	}
 	files := append(guest, vm.File{Path: "/test/program", From: program})
-	more, err := testdata()
+	more, err := folder()
 	if err != nil {
 		return 0, err
 	}
@@ -76,22 +77,19 @@ func inside(ctx context.Context, program string, args []string) (int, error) {
 	for i, arg := range args {
 		args[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 	}
-	res, err := m.Run(ctx, "cd /test && exec ./program "+strings.Join(args, " "))
+	res, err := m.Run(ctx, "cd /test/package && exec ../program "+strings.Join(args, " "))
 	fmt.Print(res.Out)
 	fmt.Fprint(os.Stderr, res.Err)
 	return res.Code, err
 }
 
-// testdata is what go test has in the folder of the package.
-func testdata() (files []vm.File, err error) {
-	err = filepath.WalkDir("testdata", func(name string, d fs.DirEntry, err error) error {
+// folder is the package's own, where go test runs.
+func folder() (files []vm.File, err error) {
+	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
-			files = append(files, vm.File{Path: "/test/" + name, From: name})
+			files = append(files, vm.File{Path: "/test/package/" + name, From: name})
 		}
 		return err
 	})
-	if os.IsNotExist(err) {
-		err = nil
-	}
 	return files, err
 }
