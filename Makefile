@@ -32,6 +32,7 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags faults ./...
 	$(GO) vet -tags vm ./test/vm
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags vm ./test/vm
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
 	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/guard ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify

@@ -19,7 +19,7 @@ const usage = `usage: guest serve               do what the test says, at the se
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := errUsage
+	var err error
 	switch args := os.Args[1:]; {
 	case len(args) == 1 && args[0] == "serve":
 		err = serve(ctx)
@@ -29,6 +29,9 @@ func main() {
 		err = printFigures()
 	case len(args) == 4 && args[0] == "check":
 		err = check(ctx, args[1], args[2], args[3])
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)

@@ -17,8 +17,6 @@ import (
 	"stillpoint/test/vm/wire"
 )
 
-var errUsage = errors.New("\n" + usage)
-
 // serve does what comes through the serial port, all at once.
 func serve(context.Context) error {
 	port, err := os.OpenFile("/dev/virtio-ports/"+wire.Port, os.O_RDWR, 0)
