@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test lint race race-all bench bench-cow soak clean packages
+.PHONY: help build demo test test-vm lint race race-all bench bench-cow soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,11 @@ demo: build ## back up a busy btrfs volume, restore it, show that it is of one m
 test: packages ## run all tests; as root, on scratch loop devices; some ten minutes
 	$(GO) test -p 1 -timeout 20m ./... # one package at a time: what one test leaves, clean-up in another would find
 
+VM ?= .
+test-vm: ## run the tests in a virtual machine, VM=PATTERN some of them: /, systemd, old kernels
+	./test/packages vm
+	$(GO) test -tags vm -count=1 -timeout 30m -v -run '$(VM)' ./test/vm
+
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l cmd internal bench test *.go)" || { gofmt -l cmd internal bench test *.go; exit 1; }
 	$(GO) vet ./...
@@ -28,6 +33,8 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags bench ./bench/...
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags bench ./bench/...
+	$(GO) vet -tags vm ./test/vm
+	$(GO) tool staticcheck -tags vm ./test/vm
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
 	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/guard ./internal/holder ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify

@@ -81,6 +81,10 @@ var may = map[string]string{
 	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
+	"test/vm":        "test/vm/wire",
+	"test/vm/guest":  "test/vm/wire",
+	"test/vm/inside": "test/vm",
+	"test/vm/wire":   "",
 }
 
 // doors are imports from outside that only some packages may have. A name that

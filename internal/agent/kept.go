@@ -57,7 +57,7 @@ func (k *Kept) Lost() bool {
 // A mounted says where the client has mounted a snapshot.
 type mounted struct {
 	Dir string
-	ID  uint64 // of the mount
+	IDs []uint64 // of the mounts there; one may cover another
 }
 
 // A store is all kept snapshots.
@@ -80,7 +80,7 @@ type attached struct {
 }
 
 func (a *attached) detach() error {
-	if err := mount.Unmount(a.namespace, a.Dir, a.ID); err != nil {
+	if err := mount.Unmount(a.namespace, a.Dir, a.IDs...); err != nil {
 		return problem.New(problem.ReleaseFailed, a.Dir, err)
 	}
 	return a.namespace.Close()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -255,6 +256,10 @@ func (r *Resident) end(restart bool) error {
 // Source is what a mounted snapshot shows as its device: it says whose it is.
 func Source(socket string) string { return "stillpoint:" + socket }
 
+// covered comes after the Source of a memory file system that is itself covered
+// by a snapshot of "/", with the ID of that mount.
+const covered = "#"
+
 // sweep unmounts what an agent with this socket, which was killed, has left
 // mounted in this namespace.
 func (r *Resident) sweep(ctx context.Context) {
@@ -263,31 +268,41 @@ func (r *Resident) sweep(ctx context.Context) {
 		return // which sync says
 	}
 	for _, v := range t.Volumes() {
-		if v.Source != Source(r.o.Socket) || v.FSType != "tmpfs" {
+		rest, ours := strings.CutPrefix(v.Source, Source(r.o.Socket))
+		if !ours || v.FSType != "tmpfs" {
 			continue
 		}
+		on, err := strconv.ParseUint(strings.TrimPrefix(rest, covered), 10, 64)
+		if rest != "" && err != nil {
+			continue // of an agent with another socket
+		}
 		for _, m := range v.Mounts {
-			err := unmount(m.Point)
+			err := unmount(m, on)
 			r.o.Log.Info("snapshot of an earlier agent unmounted", "folder", m.Point, "error", err)
 		}
 	}
 }
 
-func unmount(point string) error {
+// unmount takes away a mount, and the one with the ID on, if that covers it.
+func unmount(m volume.Mount, on uint64) error {
 	ns, err := mount.Namespace(os.Getpid())
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	f, err := os.Open(point)
+	if err := mount.Unmount(ns, m.Point, on); err != nil {
+		return err
+	}
+	f, err := os.Open(m.Point)
 	if err != nil {
 		return err
 	}
-	id, err := mount.ID(f)
-	if err := errors.Join(err, f.Close()); err != nil {
+	number, err := mount.Number(f)
+	id, ierr := mount.ID(f)
+	if err := errors.Join(err, ierr, f.Close()); err != nil || number != m.ID {
 		return err
 	}
-	return mount.Unmount(ns, point, id)
+	return mount.Unmount(ns, m.Point, id)
 }
 
 // listen takes the socket for us alone. unlock gives it back.
