@@ -37,13 +37,14 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) tool staticcheck -tags vm ./test/vm
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
-	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/guard ./internal/holder ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify
+	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify
 
 race-all: packages ## run everything under the race detector; some half an hour
 	$(GO) test -race -short -p 1 -timeout 30m ./internal/...
 
 soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
+	STILLPOINT_TEST_FILES=1000000 $(GO) test -count=1 -timeout 60m -v -run '^TestScale$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=1000 $(GO) test -count=1 -timeout 120m -v -run '^TestStress$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow
 
