@@ -55,7 +55,7 @@ var may = map[string]string{
 	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
-	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
+	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/view":  "internal/snapshot/cow/index internal/sys/fuse internal/sys/inode",
 
 	"internal/tree":       "internal/sys/file internal/problem internal/fault",

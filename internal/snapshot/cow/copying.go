@@ -2,6 +2,7 @@ package cow
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -31,9 +32,8 @@ func (s *set) drain(ctx context.Context) error {
 	}
 	for _, task := range stuck {
 		for _, t := range s.targets {
-			uses := false
-			process.Descriptors(task.PID, t.device, func(d process.Descriptor) { uses = uses || d.Regular() })
-			if uses {
+			ds, ok := process.DescriptorsInTime(task.PID, t.device)
+			if !ok || slices.ContainsFunc(ds, process.Descriptor.Regular) {
 				return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "%s (process %d) has files of the volume open and got no processor time for %s",
 					process.Name(task.PID), task.PID, drainPatience)
 			}
@@ -55,7 +55,11 @@ func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error
 		if c.Unsure || waiting[c.TID] {
 			continue // what copies to a frozen volume comes to wait, and is sure; who is at the gate has not begun
 		}
-		if f, err := process.FileOf(c.TID, c.To); err == nil && f.Dev == t.device {
+		f, ok := process.InTime(c.TID, func() (f process.File) {
+			f, _ = process.FileOf(c.TID, c.To)
+			return f
+		})
+		if ok && f.Dev == t.device {
 			here, inodes = append(here, c), append(inodes, f.Ino)
 		}
 	}

@@ -29,8 +29,9 @@ func (t *target) writes(pid int) bool {
 	ours := func(u hot.Use) bool { return u.PID == pid && u.Writes }
 	found := slices.ContainsFunc(t.hot, ours) || slices.ContainsFunc(t.written, ours)
 	if !found {
-		process.Descriptors(pid, t.device, func(d process.Descriptor) {
-			found = found || d.Regular() && d.Flags&syscall.O_ACCMODE != syscall.O_RDONLY
+		ds, ok := process.DescriptorsInTime(pid, t.device)
+		return !ok || slices.ContainsFunc(ds, func(d process.Descriptor) bool {
+			return d.Regular() && d.Flags&syscall.O_ACCMODE != syscall.O_RDONLY
 		})
 	}
 	return found

@@ -52,7 +52,7 @@ func TestSpliceByWorker(t *testing.T) {
 			r.must(c.Start())
 			in.Close()
 			t.Cleanup(func() { out.Close(); _ = c.Process.Kill(); _ = c.Wait() }) // the pipe first: nothing else ends it
-			defer time.AfterFunc(10*time.Second, func() { out.Close() }).Stop() // or a failure would hang
+			defer time.AfterFunc(10*time.Second, func() { out.Close() }).Stop()   // or a failure would hang
 			r.must(f.Close())
 			waitFor(t, func() bool {
 				stuck, err := process.StuckWorkers()

@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"os"
 	"time"
 )
 
@@ -20,53 +19,56 @@ type Copying struct {
 // or copy_file_range. A running thread is asked again until it waits for
 // something, has had a page fault, which none of these calls has on its way, or
 // has spent time in user space only; when the context is over before, it is
-// returned as unsure. Under a freeze of the file system they copy to, all that
+// returned as unsure, and so is one that does not answer: it is between two
+// programs. Under a freeze of the file system they copy to, all that
 // copy come to wait. Workers of io_uring do not show what they do.
 func CopyingTasks(ctx context.Context) ([]Copying, error) {
-	type runner struct {
-		Task
-		stat
+	left, err := others()
+	if err != nil {
+		return nil, err
 	}
 	var copying []Copying
-	var running []runner
-	err := Tasks(func(p, tid int) {
-		if p == os.Getpid() {
-			return
-		}
-		t := Task{p, tid}
-		switch c, err := callOf(tid); {
-		case err == ErrRunning:
-			running = append(running, runner{t, statOf(tid)})
-		case err == nil:
-			copying = appendCopying(copying, t, c)
-		}
-	})
-	for err == nil && len(running) > 0 && pause(ctx, time.Millisecond) {
-		left := running[:0]
-		for _, r := range running {
-			c, err := callOf(r.TID)
-			if err == nil {
-				copying = appendCopying(copying, r.Task, c)
+	var silent []Task
+	was := map[int]stat{} // of those that ran
+	for first := true; len(left) > 0 && (first || pause(ctx, time.Millisecond)); first = false {
+		seen, mute := survey(left, func(t Task) (s sight, ok bool) {
+			s.Task = t
+			if s.Call, s.err = callOf(t.TID); s.err == ErrRunning {
+				s.stat = statOf(t.TID)
 			}
-			if err != ErrRunning {
+			return s, s.err == nil || s.err == ErrRunning
+		})
+		silent = append(silent, mute...)
+		left = left[:0]
+		for _, s := range seen {
+			if s.err == nil {
+				copying = appendCopying(copying, s.Task, s.Call)
 				continue
 			}
-			switch now := statOf(r.TID); {
-			case now.state == 'X', now.faults > r.faults:
+			old, known := was[s.TID]
+			switch {
+			case s.stat.state == 'X', known && s.stat.faults > old.faults:
 				continue
-			case now.system > r.system:
-				r.stat = now
-			case now.user >= r.user+2:
+			case !known, s.stat.system > old.system:
+				was[s.TID] = s.stat
+			case s.stat.user >= old.user+2:
 				continue
 			}
-			left = append(left, r)
+			left = append(left, s.Task)
 		}
-		running = left
 	}
-	for _, r := range running {
-		copying = append(copying, Copying{Task: r.Task, Call: Call{Number: -1}, From: -1, To: -1, Unsure: true})
+	for _, t := range append(left, silent...) {
+		copying = append(copying, Copying{Task: t, Call: Call{Number: -1}, From: -1, To: -1, Unsure: true})
 	}
-	return copying, err
+	return copying, nil
+}
+
+// A sight is what was seen of a thread: in which call it waits, or that it runs.
+type sight struct {
+	Task
+	Call
+	stat
+	err error
 }
 
 func appendCopying(to []Copying, t Task, c Call) []Copying {

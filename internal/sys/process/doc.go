@@ -4,7 +4,7 @@
 // little, and knows no word of the product. A failure is the kernel's errno in
 // an fs.PathError; what ends while it is looked at is left out.
 //
-// Of each process only that is read, but by MayBecomeWritable, which never
+// Of each process only that is read, but by FlagsOfMappings, which never
 // waits for its memory to be free (mmap_lock): syscall, stat, status,
 // schedstat, comm, fd, fdinfo, and maps, which on Linux 6.18 takes no such lock
 // and on older kernels may. A thread that waits in a page fault, for a frozen

@@ -44,6 +44,15 @@ func Descriptors(pid int, dev uint64, each func(Descriptor)) {
 	eachTable(pid, func(tid int) { descriptorsOf(tid, dev, each) })
 }
 
+// DescriptorsInTime returns the same; ok is false when the process does not
+// answer.
+func DescriptorsInTime(pid int, dev uint64) (ds []Descriptor, ok bool) {
+	return InTime(pid, func() (ds []Descriptor) {
+		Descriptors(pid, dev, func(d Descriptor) { ds = append(ds, d) })
+		return ds
+	})
+}
+
 // eachTable calls f with one thread for each table of descriptors that the
 // threads of a process have. Nearly always that is one for all, but a thread
 // can have its own (unshare, CLONE_FILES), and the first thread has none any

@@ -1,10 +1,7 @@
 package process
 
 import (
-	"bufio"
 	"bytes"
-	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,8 +9,9 @@ import (
 // Tasks calls each for every thread of every process that there is from
 // beginning to end, those of the kernel too.
 func Tasks(each func(pid, tid int)) error {
+	buf := make([]byte, threadsBuffer)
 	return Processes(func(pid int) {
-		eachThread(pid, func(tid int) { each(pid, tid) })
+		eachThreadIn(buf, pid, func(tid int) { each(pid, tid) })
 	})
 }
 
@@ -37,13 +35,19 @@ func Processes(each func(pid int)) error {
 // eachThread lists the threads of a process. The buffer is large, since a
 // thread that ends between two reads can hide another one.
 func eachThread(pid int, each func(tid int)) {
+	eachThreadIn(make([]byte, threadsBuffer), pid, each)
+}
+
+const threadsBuffer = 32 << 10
+
+func eachThreadIn(buf []byte, pid int, each func(tid int)) {
 	path := procPath(pid, "task")
 	dir, err := path.open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return
 	}
 	defer unix.Close(dir)
-	list := directory{fd: dir, buf: make([]byte, 32<<10)}
+	list := directory{fd: dir, buf: buf}
 	for {
 		tid, ok := list.next()
 		if !ok {
@@ -83,20 +87,7 @@ type Mapping struct {
 // there was one (seen).
 func (m Mapping) MayBecomeWritable(tid int) bool {
 	path := procPath(tid, "smaps")
-	f, err := os.Open(path.String())
-	if err != nil {
-		return true
-	}
-	defer f.Close()
-	span := fmt.Appendf(nil, "%08x-%08x ", m.Start, m.End)
-	found := false
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		found = found || bytes.HasPrefix(lines.Bytes(), span)
-		if flags, ok := bytes.CutPrefix(lines.Bytes(), []byte("VmFlags:")); ok && found {
-			return bytes.Contains(flags, []byte(" mw "))
-		}
-	}
-	return true
+	return FlagsOfMappings(path.String(), func() {}).MayBecomeWritable(m.Start, m.End)
 }
 
 // Mappings calls each for every mapping of a file in the memory of a process.

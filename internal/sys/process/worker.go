@@ -10,15 +10,16 @@ import "bytes"
 // for it.
 //
 // It is told by the function that it sleeps in, and those that called that one
-// (/proc/TID/wchan, /proc/TID/stack); a kernel without either hides it.
+// (/proc/TID/wchan, /proc/TID/stack); a kernel without either hides it. A process
+// that does not answer is between two programs, and has no workers any more
+// (io_uring_task_cancel in begin_new_exec).
 func StuckWorkers() ([]Task, error) {
-	var stuck []Task
-	err := Tasks(func(pid, tid int) {
-		if splicesUnseen(tid) {
-			stuck = append(stuck, Task{pid, tid})
-		}
-	})
-	return stuck, err
+	all, err := others()
+	if err != nil {
+		return nil, err
+	}
+	stuck, _ := survey(all, func(t Task) (Task, bool) { return t, splicesUnseen(t.TID) })
+	return stuck, nil
 }
 
 // splicesUnseen tells whether a thread without user registers waits in a splice

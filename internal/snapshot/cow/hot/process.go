@@ -11,6 +11,7 @@ import (
 
 	"stillpoint/internal/sys/file"
 	"stillpoint/internal/sys/opened"
+	"stillpoint/internal/sys/process"
 )
 
 // A subject is a process while it is looked at.
@@ -19,13 +20,18 @@ type subject struct {
 	pid   int
 	uses  []Use
 	rings int // descriptors of them
+
+	flags *process.Flags // of the mappings, once one of them is asked for
 }
 
 // process looks at one process: each table of descriptors that its threads
 // have, and the memory that they share.
 func (w *worker) process(pid int) []Use {
 	p := &subject{worker: w, pid: pid}
-	err := p.look()
+	err := errSilent
+	if w.s.o.Proc != realProc || process.Answers(pid) {
+		err = p.look()
+	}
 	if err != nil && !gone(err) {
 		p.uses = append(p.uses, w.s.unreadable(pid, err.Error()))
 	}
@@ -38,6 +44,12 @@ func (w *worker) process(pid int) []Use {
 	}
 	return p.uses
 }
+
+var errSilent = errors.New(Silent)
+
+// Silent is the path of the use of a process that did not answer in time: it may
+// have any file open or mapped. Others that are Unreadable we have no right to.
+const Silent = "does not answer"
 
 // gone tells whether an error means that there is no such task or file any
 // more.
@@ -133,6 +145,7 @@ func (p *subject) descriptors(tid int) error {
 	}
 	defer file.Close(dir)
 	return file.List(dir, p.names, func(name []byte, _ file.Kind, _ uint64) error {
+		p.goOn()
 		fd := string(name)
 		// Cached, so that no server is asked. Files of a local file system
 		// never fail here; those that do are of others.
@@ -209,13 +222,24 @@ func (p *subject) memory() error {
 	return nil
 }
 
+// mayWrite tells whether a read-only mapping may become writable; so does one
+// that came after the others were looked at.
+func (p *subject) mayWrite(tid int, m opened.Mapping) bool {
+	if p.flags == nil {
+		p.flags = process.FlagsOfMappings(p.path(tid, "smaps"), p.goOn)
+	}
+	return p.flags.MayBecomeWritable(m.Start, m.End)
+}
+
 func (p *subject) mappings(tid int) error {
+	p.flags = nil
 	maps, err := file.Open(file.Here, p.path(tid, "maps"), file.Read)
 	if err != nil {
 		return err
 	}
 	defer file.Close(maps)
 	return opened.SharedMappings(maps, func(m opened.Mapping, name func() string) error {
+		p.goOn()
 		switch {
 		case m.Device == p.s.dev:
 			p.mapping(tid, m, name)
@@ -228,14 +252,13 @@ func (p *subject) mappings(tid int) error {
 }
 
 // mapping looks at one of a file of the volume. A read-only one may become
-// writable if its file was opened for writing, which the mode of its link
-// says (proc_map_files_instantiate() in fs/proc/base.c).
+// writable if its file was opened for writing. The mode of its link in map_files
+// would say so, but of an earlier mapping of the same addresses, if there was one
+// that somebody looked at: the kernel keeps the link (map_files_d_revalidate() in
+// fs/proc/base.c).
 func (p *subject) mapping(tid int, m opened.Mapping, name func() string) {
-	if !m.Writable {
-		link, err := file.Stat(file.Here, p.path(p.pid, fmt.Sprintf("map_files/%x-%x", m.Start, m.End)), file.NoFollow)
-		if err == nil && link.Mode&0o200 == 0 {
-			return
-		}
+	if !m.Writable && !p.mayWrite(tid, m) {
+		return
 	}
 	length := m.End - m.Start
 	u := Use{Kind: Mapping, Inode: m.Inode, Path: name(), Writes: m.Writable, From: m.Offset, To: m.Offset + int64(length)}

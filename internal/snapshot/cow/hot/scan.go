@@ -21,7 +21,8 @@ import (
 const (
 	manyPasses      = 4
 	manyGenerations = 20 // of processes that begin during a pass
-	// patience is how long one process, or the kernel's part, is waited for.
+	// patience is how long is waited for one step of looking at a process, or
+	// for the kernel's part.
 	// Its mappings cannot be read while one of its threads waits for a dead
 	// server in a page fault and another one waits to change them.
 	patience = time.Second
@@ -29,7 +30,7 @@ const (
 
 // Scan looks for uses of files of the file system that stat(2) calls dev, and
 // returns them sorted by process. Processes that end meanwhile are no error; one
-// that cannot be looked at is a use of the kind Unreadable.
+// that cannot be looked at in the end is a use of the kind Unreadable.
 func Scan(ctx context.Context, dev uint64, o Options) ([]Use, error) {
 	s, err := newScanner(dev, o)
 	if err != nil {
@@ -41,16 +42,23 @@ func Scan(ctx context.Context, dev uint64, o Options) ([]Use, error) {
 		if err != nil {
 			return nil, err
 		}
-		before := len(all)
+		before, fresh := len(all), false
+		now := map[key]bool{}
 		for _, u := range found {
-			if old, ok := all[u.key()]; ok && !old.Shielded {
+			now[u.key()] = true
+			old, known := all[u.key()]
+			fresh = fresh || !known
+			if known && !old.Shielded {
 				continue // of several open files of one inode, one is not
 			}
 			all[u.key()] = u
 		}
+		maps.DeleteFunc(all, func(k key, u Use) bool { // it has answered, or is gone
+			return u.Kind == Unreadable && u.PID != theKernel && !now[k]
+		})
 		// Something new may have come from a process that was looked at too
 		// early. (The first pass finds nothing new only where nothing is.)
-		if len(all) == before && before > 0 {
+		if !fresh && before > 0 {
 			break
 		}
 	}
@@ -150,7 +158,7 @@ func (s *scanner) lookAt(ctx context.Context, pids []int, spaces *namespaces) ([
 		case now := <-tick.C:
 			for _, w := range slices.Clone(workers) {
 				if pid, late := w.leave(now); late {
-					found = append(found, s.unreadable(pid, "does not answer"))
+					found = append(found, s.unreadable(pid, Silent))
 					left--
 					start()
 				}
@@ -161,6 +169,8 @@ func (s *scanner) lookAt(ctx context.Context, pids []int, spaces *namespaces) ([
 	}
 	return found, nil
 }
+
+const realProc = "/proc"
 
 // theKernel takes the place of a process.
 const theKernel = 0
@@ -178,13 +188,21 @@ type worker struct {
 
 type job struct {
 	pid   int
-	since time.Time
+	since atomic.Int64 // when it last went on, in ns
+}
+
+// goOn is called between two steps of a job, each of which may hang.
+func (w *worker) goOn() {
+	if j := w.at.Load(); j != nil {
+		j.since.Store(time.Now().UnixNano())
+	}
 }
 
 func (w *worker) run(jobs <-chan int, ended chan<- []Use) {
 	w.names = make([]byte, 32<<10)
 	for pid := range jobs {
-		now := &job{pid, time.Now()}
+		now := &job{pid: pid}
+		now.since.Store(time.Now().UnixNano())
 		w.at.Store(now)
 		var us []Use
 		if pid == theKernel {
@@ -202,7 +220,7 @@ func (w *worker) run(jobs <-chan int, ended chan<- []Use) {
 // leave gives up a worker that takes too long, and returns what it is at.
 func (w *worker) leave(now time.Time) (pid int, late bool) {
 	j := w.at.Load()
-	if j == nil || now.Sub(j.since) < patience {
+	if j == nil || now.Sub(time.Unix(0, j.since.Load())) < patience {
 		return 0, false
 	}
 	return j.pid, w.at.CompareAndSwap(j, nil)
@@ -217,7 +235,7 @@ type scanner struct {
 }
 
 func newScanner(dev uint64, o Options) (*scanner, error) {
-	o.Proc = cmp.Or(o.Proc, "/proc")
+	o.Proc = cmp.Or(o.Proc, realProc)
 	o.Sys = cmp.Or(o.Sys, "/sys")
 	o.Config = cmp.Or(o.Config, "/sys/kernel/config")
 	o.Passes = cmp.Or(o.Passes, manyPasses)

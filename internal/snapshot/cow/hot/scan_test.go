@@ -3,6 +3,7 @@ package hot
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/sys/opened"
@@ -311,4 +315,34 @@ func TestStuck(t *testing.T) {
 	if d := time.Since(began); d > 4*patience {
 		t.Errorf("it took %v", d)
 	}
+}
+
+// A mapping that may become writable is found, also where somebody has looked at
+// a read-only one that was at the same addresses before: the kernel shows its
+// mode still.
+func TestStaleMode(t *testing.T) {
+	volumes(t, func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "a")
+		var at unsafe.Pointer
+		for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR} {
+			fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+			must(t, err)
+			fixed := 0
+			if at != nil {
+				fixed = unix.MAP_FIXED
+				must(t, unix.MunmapPtr(at, 64<<10))
+			}
+			at, err = unix.MmapPtr(fd, 0, at, 64<<10, unix.PROT_READ, unix.MAP_SHARED|fixed)
+			must(t, errors.Join(err, unix.Close(fd)))
+			link, err := os.Lstat(fmt.Sprintf("/proc/self/map_files/%x-%x", uintptr(at), uintptr(at)+64<<10))
+			must(t, err)
+			t.Logf("opened with %o, the mode of its link is %v", flags, link.Mode().Perm())
+			found := words(scan(t, dir, Options{}), os.Getpid())
+			want := map[int][]string{unix.O_RDONLY: nil, unix.O_RDWR: {"mapping a 0-65536 false"}}[flags]
+			if !slices.Equal(found, want) {
+				t.Errorf("opened with %o, found %q, want %q", flags, found, want)
+			}
+		}
+		must(t, unix.MunmapPtr(at, 64<<10))
+	})
 }
