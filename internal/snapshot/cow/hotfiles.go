@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/sys/opened"
+	"stillpoint/internal/sys/process"
 )
 
 // How much of the files whose changes nobody would see is copied when.
@@ -24,17 +25,15 @@ const (
 
 // look finds what is hot, and all else that is open for writing.
 func (t *target) look(ctx context.Context) error {
-	prober, err := opened.NewProber()
+	uses, err := t.scan(ctx)
+	if i := slices.IndexFunc(uses, silent); i >= 0 && process.Answers(uses[i].PID) { // by now
+		uses, err = t.scan(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	defer prober.Close()
-	uses, err := hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: func(fd int) bool {
-		emits, err := prober.Emits(fd)
-		return err == nil && emits
-	}})
-	if err != nil {
-		return err
+	if i := slices.IndexFunc(uses, silent); i >= 0 {
+		return t.unreadable(uses[i])
 	}
 	t.hot, t.written = nil, nil
 	for _, u := range uses {
@@ -45,6 +44,38 @@ func (t *target) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// scan asks each open file whether it makes events, but for those with a lease.
+func (t *target) scan(ctx context.Context) ([]hot.Use, error) {
+	prober, err := opened.NewProber()
+	if err != nil {
+		return nil, err
+	}
+	defer prober.Close()
+	if err := t.findLeases(); err != nil {
+		return nil, err
+	}
+	return hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: func(fd int) bool {
+		var st syscall.Stat_t
+		if syscall.Fstat(fd, &st) != nil {
+			return false
+		}
+		if _, leased := t.leased[st.Ino]; leased {
+			return false // the question would make an event
+		}
+		emits, err := prober.Emits(fd)
+		return err == nil && emits
+	}})
+}
+
+func silent(u hot.Use) bool { return u.Kind == hot.Unreadable && u.Path == hot.Silent }
+
+// unreadable is for a process that does not let itself be looked at: it may have
+// any file of the volume open or mapped.
+func (t *target) unreadable(u hot.Use) error {
+	return problem.Newf(problem.UnshieldedFiles, string(t.Volume()), "%s (process %d) cannot be looked at (%s), and may change any file of the volume unseen",
+		u.Program, u.PID, u.Path)
 }
 
 // mapped adds files that were mapped since.
@@ -119,7 +150,7 @@ func (s *set) copyAhead(ctx context.Context) error {
 // not copied as they are.
 func (t *target) sinceEarly() (size int64, err error) {
 	t.stats = map[uint64]inode.Attributes{}
-	for _, n := range inodes(t.hot) {
+	for _, n := range t.unleased(t.hot) {
 		in := t.builder.Inode(n)
 		if in == nil || !in.IsRegular() {
 			continue
@@ -200,8 +231,11 @@ func (t *target) copyEarly(ctx context.Context) error {
 func (t *target) copyHot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	var size int64
-	for _, n := range inodes(t.hot) {
+	size := t.copyLeased(ctx)
+	if err := t.shield.Err(); err != nil {
+		return err
+	}
+	for _, n := range t.unleased(t.hot) {
 		in := t.index.Inode(n)
 		if in == nil || !in.IsRegular() {
 			continue

@@ -134,7 +134,7 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 			return // a later file with the number of one that is gone
 		}
 	} else {
-		l, err := s.live.open(f.in)
+		l, err := s.open(f.in)
 		if err != nil {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -158,6 +158,11 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 	if err == nil {
 		err = f.save(ctx, s.cache, from, offset, end)
 	}
+	s.failed(f, err)
+}
+
+// failed is told what came of saving a file. Its lock is held.
+func (s *Shield) failed(f *guarded, err error) {
 	var full *problem.Problem
 	switch {
 	case err == nil:
@@ -185,7 +190,7 @@ func (s *Shield) GiveUp(number uint64) {
 
 const lateText = "it was about to change and could not be saved in time"
 
-// fault gives one file up. Its lock is held.
+// fault gives one file up for an error. Its lock is held.
 func (s *Shield) fault(f *guarded, err error) {
 	if f.err != nil {
 		return
@@ -194,9 +199,15 @@ func (s *Shield) fault(f *guarded, err error) {
 	switch {
 	case errors.Is(err, errGone):
 		code = problem.FileGone
+	case errors.Is(err, errLeased):
+		code = problem.FileUnreadable
 	case errors.Is(err, context.DeadlineExceeded):
 		reason = lateText
 	}
+	s.giveUp(f, code, reason)
+}
+
+func (s *Shield) giveUp(f *guarded, code problem.Code, reason string) {
 	f.err = problem.Newf(code, "", "%s", reason)
 	f.whole.Store(true) // nothing of it needs to be saved any more
 	if s.o.Fault != nil && !f.late.Load() {
