@@ -46,7 +46,7 @@ func (t *target) look(ctx context.Context) error {
 	return nil
 }
 
-// scan asks each open file whether it makes events, but for those with a lease.
+// scan looks at all processes once.
 func (t *target) scan(ctx context.Context) ([]hot.Use, error) {
 	prober, err := opened.NewProber()
 	if err != nil {
@@ -56,17 +56,7 @@ func (t *target) scan(ctx context.Context) ([]hot.Use, error) {
 	if err := t.findLeases(); err != nil {
 		return nil, err
 	}
-	return hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: func(fd int) bool {
-		var st syscall.Stat_t
-		if syscall.Fstat(fd, &st) != nil {
-			return false
-		}
-		if _, leased := t.leased[st.Ino]; leased {
-			return false // the question would make an event
-		}
-		emits, err := prober.Emits(fd)
-		return err == nil && emits
-	}})
+	return hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: shielded(prober, t.leased)})
 }
 
 func silent(u hot.Use) bool { return u.Kind == hot.Unreadable && u.Path == hot.Silent }

@@ -21,19 +21,41 @@ import (
 // them; what cannot be copied so is an exception. Leases for reading are in
 // nobody's way: nobody can have the file open for writing then.
 
-// findLeases notes which files of the volume have such a lease.
-func (t *target) findLeases() error {
+// leasesOn returns the files of a volume that have such a lease, by number.
+func leasesOn(device uint64) (map[uint64]opened.Lease, error) {
 	all, err := opened.Leases()
 	if err != nil {
-		return fmt.Errorf("look for leases: %w", err)
+		return nil, fmt.Errorf("look for leases: %w", err)
 	}
-	t.leased = map[uint64]opened.Lease{}
+	here := map[uint64]opened.Lease{}
 	for _, l := range all {
-		if l.Write && l.Device == t.device {
-			t.leased[l.Inode] = l
+		if l.Write && l.Device == device {
+			here[l.Inode] = l
 		}
 	}
-	return nil
+	return here, nil
+}
+
+// shielded asks the kernel of open files whether they make events, but for
+// those with a lease: the question would make one.
+func shielded(p *opened.Prober, leased map[uint64]opened.Lease) func(fd int) bool {
+	return func(fd int) bool {
+		var st syscall.Stat_t
+		if syscall.Fstat(fd, &st) != nil {
+			return false
+		}
+		if _, is := leased[st.Ino]; is {
+			return false
+		}
+		emits, err := p.Emits(fd)
+		return err == nil && emits
+	}
+}
+
+// findLeases notes the files of the volume with a lease.
+func (t *target) findLeases() (err error) {
+	t.leased, err = leasesOn(t.device)
+	return err
 }
 
 // ignoreLeased ends their events.
