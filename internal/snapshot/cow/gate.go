@@ -51,8 +51,9 @@ func (f *filter) hold(e fanotify.Event) {
 	}
 }
 
-// track arms the filter. It notes from now on who maps a file.
-func (f *filter) track() error {
+// track arms the filter. It notes from now on who maps a file. Before that,
+// ignore ends the events of files that must not have any.
+func (f *filter) track(ignore func()) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state, f.mapped = tracking, map[uint64]bool{}
@@ -61,6 +62,7 @@ func (f *filter) track() error {
 	if err := f.events.HeedAll(); err != nil {
 		return err
 	}
+	ignore()
 	return f.events.Arm(f.root)
 }
 

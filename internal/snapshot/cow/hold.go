@@ -155,7 +155,10 @@ func (s *set) track(ctx context.Context) error {
 		if err := t.builder.Watchful(); err != nil {
 			return t.failed("hold", err)
 		}
-		if err := t.filter.track(); err != nil {
+		if err := t.findLeases(); err != nil {
+			return t.failed("hold", err)
+		}
+		if err := t.filter.track(t.ignoreLeased); err != nil {
 			return t.failed("hold", err)
 		}
 	}
@@ -166,6 +169,7 @@ func (s *set) track(ctx context.Context) error {
 		if err := t.look(ctx); err != nil {
 			return t.failed("hold", err)
 		}
+		t.ignoreLeased() // and those that came meanwhile
 	}
 	// What is dirty is written before anybody waits, twice because the first
 	// time may take long; then the index again.

@@ -99,10 +99,11 @@ func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unse
 		return nil, fmt.Errorf("ask for events of open files: %w", err)
 	}
 	defer prober.Close()
-	uses, err := hot.Scan(ctx, st.Dev, hot.Options{Shielded: func(fd int) bool {
-		emits, err := prober.Emits(fd)
-		return err == nil && emits
-	}})
+	leased, err := leasesOn(st.Dev)
+	if err != nil {
+		return nil, err
+	}
+	uses, err := hot.Scan(ctx, st.Dev, hot.Options{Shielded: shielded(prober, leased)})
 	if err != nil {
 		return nil, err
 	}
