@@ -3,6 +3,7 @@ package cow
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -121,6 +122,13 @@ func TestLeases(t *testing.T) {
 			again := r.read(s, "write")
 			if !bytes.Equal(again, b) {
 				t.Error("it changes")
+			}
+			direct := make([]byte, len(b))
+			file := r.open(r.reader(s), "write")
+			_, err := file.ReadAt(direct, 0)
+			r.must(errors.Join(err, file.Verify()))
+			if !bytes.Equal(direct, b) {
+				t.Errorf("read directly it is another one: %.20q", direct)
 			}
 			if b := r.read(s, "read"); !bytes.Equal(b, bytes.Repeat([]byte("A"), 8192)) {
 				t.Error("the file with a lease for reading is another one")

@@ -36,6 +36,7 @@ func (s *Shield) SaveThrough(ctx context.Context, number uint64, from int) {
 	if f == nil || f.whole.Load() {
 		return
 	}
+	s.announce(number)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil {
