@@ -3,6 +3,7 @@ package cow
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -83,6 +84,19 @@ func (s *slot) count() int64 {
 // morePaths is how many files are named for each process.
 const morePaths = 20
 
+// withoutBorrowed leaves out what this process seems to have open because one part
+// of the scan has duplicated another one's descriptor, to ask about it, while another
+// part looked at us.
+func withoutBorrowed(uses []hot.Use, self int) []hot.Use {
+	others := map[uint64]bool{}
+	for _, u := range uses {
+		if u.Kind == hot.Descriptor && u.PID != self {
+			others[u.Inode] = true
+		}
+	}
+	return slices.DeleteFunc(uses, func(u hot.Use) bool { return u.Kind == hot.Descriptor && u.PID == self && others[u.Inode] })
+}
+
 // Unseen finds what is hot on a volume.
 func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unseen, error) {
 	root, err := open(v)
@@ -110,6 +124,7 @@ func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unse
 	// What has no name is in no snapshot: a temporary file, or a cache file of
 	// another agent.
 	uses = slices.DeleteFunc(uses, func(u hot.Use) bool { return u.Nameless })
+	uses = withoutBorrowed(uses, os.Getpid())
 	var all []snapshot.Unseen
 	for _, g := range hot.ByProcess(uses) {
 		u := snapshot.Unseen{PID: g.PID, Program: g.Program, Kind: string(g.Kind), Files: g.Files(), Advice: g.String()}
