@@ -318,11 +318,10 @@ func TestNotify(t *testing.T) {
 // with the snapshot and in the clean-up after a kill.
 func TestMountedRoot(t *testing.T) {
 	scratch.NeedRoot(t)
-	ns, err := mount.Namespace(os.Getpid())
+	ns, err := mount.Namespace(os.Getpid()) // detach closes it
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
 	root, sub, dir := t.TempDir(), t.TempDir(), t.TempDir()
 	if err := errors.Join(os.Mkdir(root+"/sub", 0o755), os.WriteFile(root+"/file", nil, 0o644), os.WriteFile(sub+"/inner", nil, 0o644)); err != nil {
 		t.Fatal(err)
@@ -355,9 +354,6 @@ func TestMountedRoot(t *testing.T) {
 	})
 	attach()
 	a := attached{mounted: mounted{Dir: dir, IDs: ids}, namespace: ns}
-	if ns, err = mount.Namespace(os.Getpid()); err != nil { // detach closes it
-		t.Fatal(err)
-	}
 	if err := a.detach(); err != nil || there() != 0 {
 		t.Fatalf("deleted: %v, and %d mounts are left", err, there())
 	}
