@@ -49,13 +49,15 @@ var may = map[string]string{
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
-	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":             "internal/snapshot internal/volume internal/problem internal/sys/mount",
-	"internal/writer":             "internal/problem",
-	"internal/writer/writertest":  "internal/writer internal/problem internal/tool", // for tests
-	"internal/coordinator":        "internal/snapshot internal/writer internal/problem",
-	"internal/agent":               "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/sys/fanotify internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
+	"internal/capture":                "internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/writer":                 "internal/problem",
+	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/peer internal/sys/process",
+	"internal/writer/writertest":      "internal/writer internal/problem internal/tool", // for tests
+	"internal/writer/writertest/bank": "",                                               // for tests
+	"internal/coordinator":            "internal/snapshot internal/writer internal/problem",
+	"internal/agent":                  "internal/capture internal/snapshot internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened",
@@ -83,6 +85,7 @@ var doors = []struct {
 	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
+	{"github.com/jackc/", []string{"internal/writer/postgres"}, "PostgreSQL has one door: internal/writer/postgres"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }
