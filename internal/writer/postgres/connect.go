@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ func byDSN(dsn string) (server, error) {
 	c, err := pgconn.ParseConfig(dsn)
 	if err != nil {
 		return server{}, problem.Newf(problem.WriterFailed, "", "the DSN of the writer %s: %w", name, err)
+	}
+	if dir, err := filepath.EvalSymlinks(c.Host); err == nil && filepath.IsAbs(c.Host) {
+		c.Host = dir
 	}
 	return server{host: c.Host, port: c.Port, uid: -1, dsn: dsn}, nil
 }

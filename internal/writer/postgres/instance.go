@@ -47,10 +47,11 @@ func (w *postgres) instance(ctx context.Context, s server) *instance {
 	return in
 }
 
-// dataOf asks for the data directory, and believes it when it is one that is
-// in use.
+// dataOf asks for the data directory, and believes it when the server that uses
+// the one of this name, here, was started when this one was: the third line of
+// postmaster.pid.
 func dataOf(ctx context.Context, c conn) string {
-	row, err := c.row(ctx, "SELECT current_setting('data_directory')")
+	row, err := c.row(ctx, "SELECT current_setting('data_directory'), floor(extract(epoch FROM pg_postmaster_start_time()))::bigint")
 	if err != nil {
 		return ""
 	}
@@ -58,7 +59,17 @@ func dataOf(ctx context.Context, c conn) string {
 	if err != nil {
 		return ""
 	}
-	if _, err := os.Stat(filepath.Join(dir, "postmaster.pid")); err != nil {
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return ""
+	}
+	started, _ := strconv.ParseInt(row[1], 10, 64)
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < 3 {
+		return ""
+	}
+	locked, _ := strconv.ParseInt(strings.TrimSpace(lines[2]), 10, 64)
+	if d := started - locked; d < -5 || d > 5 {
 		return ""
 	}
 	return dir

@@ -83,7 +83,7 @@ func (w *postgres) Discover(ctx context.Context, _ writer.Scope) ([]writer.Insta
 		if derr != nil {
 			return nil, derr
 		}
-		found = append(found, s)
+		found = named(found, s)
 	}
 	instances := make([]*instance, len(found))
 	var wait sync.WaitGroup
@@ -97,10 +97,21 @@ func (w *postgres) Discover(ctx context.Context, _ writer.Scope) ([]writer.Insta
 	wait.Wait()
 	instances = slices.DeleteFunc(instances, func(in *instance) bool { return in == nil })
 	slices.SortFunc(instances, func(a, b *instance) int { return strings.Compare(a.about.ID, b.about.ID) })
-	instances = slices.CompactFunc(instances, func(a, b *instance) bool { return a.about.ID == b.about.ID })
 	all := make([]writer.Instance, len(instances))
 	for i, in := range instances {
 		all[i] = in
 	}
 	return all, err
+}
+
+// named puts a server that was named among those that were found. If it is one
+// of them, it is connected to as it was named.
+func named(found []server, s server) []server {
+	for i, f := range found {
+		if f.id() == s.id() {
+			found[i].dsn = s.dsn
+			return found
+		}
+	}
+	return append(found, s)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"stillpoint/internal/problem"
 	"stillpoint/internal/writer"
 	"stillpoint/internal/writer/writertest"
 )
@@ -52,12 +53,21 @@ func TestDiscover(t *testing.T) {
 	}
 }
 
-// A server that was named need not be found.
+// A server that was named is connected to as it was named, found or not.
 func TestDSN(t *testing.T) {
 	c := start(t, false)
 	c.must("CREATE ROLE clerk LOGIN SUPERUSER")
 	in := c.instance(Options{DSN: "host=" + c.socket + " user=clerk dbname=postgres"})
 	must(t, in.Check(c.soon()))
+	c.must("ALTER ROLE clerk NOSUPERUSER")
+	want(t, in.Check(c.soon()), problem.WriterRights, writer.NotRetryable)
+	c.must("ALTER ROLE clerk SUPERUSER")
+	w := &postgres{Options{Database: "postgres"}}
+	s, err := byDSN("host=" + c.socket + " user=clerk dbname=postgres")
+	must(t, err)
+	if got := w.instance(c.soon(), s); got.at.data != c.data {
+		t.Errorf("it is asked for its data directory, and that is %q", got.at.data)
+	}
 	if got := in.About().Paths; !slices.Equal(got, []string{c.data}) {
 		t.Errorf("paths %q", got)
 	}

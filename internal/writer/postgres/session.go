@@ -74,7 +74,7 @@ func (s *session) Freeze(ctx context.Context) error {
 	err := s.same(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && s.ended {
+	if s.ended {
 		err = problem.Newf(problem.WriterTimeout, "", "it was let go on while it came to rest")
 	}
 	if s.rests = err == nil; err != nil {

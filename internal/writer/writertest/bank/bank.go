@@ -57,6 +57,7 @@ func Found(ctx context.Context, db *sql.DB, options string) error {
 // Open lets so many clients work until Close.
 func Open(db *sql.DB, clients int) *Bank {
 	ctx, cancel := context.WithCancel(context.Background())
+	db.SetMaxIdleConns(clients) // each keeps its connection
 	b := &Bank{db: db, cancel: cancel, began: time.Now(), clients: make([][]transfer, clients)}
 	for c := range clients {
 		b.done.Go(func() { b.work(ctx, c) })
