@@ -53,6 +53,7 @@ var may = map[string]string{
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":                "internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/writer":                 "internal/problem",
+	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/peer internal/sys/process",
 	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/peer internal/sys/process",
 	"internal/writer/writertest":      "internal/writer internal/problem internal/tool", // for tests
 	"internal/writer/writertest/bank": "",                                               // for tests
@@ -85,6 +86,7 @@ var doors = []struct {
 	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
+	{"github.com/go-sql-driver/", []string{"internal/writer/mariadb"}, "MariaDB has one door: internal/writer/mariadb"},
 	{"github.com/jackc/", []string{"internal/writer/postgres"}, "PostgreSQL has one door: internal/writer/postgres"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},

@@ -21,6 +21,7 @@ var classes = map[problem.Code]Class{
 	problem.WindowClosed:    TimedOut,
 	problem.WriterRetryable: Retryable,
 	problem.WriterGone:      Retryable,
+	problem.WriterBusy:      Retryable,
 }
 
 // ClassOf tells the class of an error of a writer. What is not known to pass
