@@ -8,6 +8,8 @@ import (
 	"stillpoint/internal/config"
 	"stillpoint/internal/quiesce"
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/mariadb"
+	"stillpoint/internal/writer/postgres"
 	"stillpoint/internal/writer/redis"
 	"stillpoint/internal/writer/script"
 	"stillpoint/internal/writer/sqlite"
@@ -51,6 +53,8 @@ func applications(e *env) (quiesce.Settings, error) {
 	for _, server := range w.Redis.Servers {
 		logins = append(logins, redis.Login{Address: server.Address, Username: server.User, Password: secret(server.Login)})
 	}
+	add(w.PostgreSQL.Common, postgres.New(postgres.Options{Directories: w.PostgreSQL.Sockets, User: w.PostgreSQL.User, Password: secret(w.PostgreSQL.Login)}))
+	add(w.MariaDB.Common, mariadb.New(mariadb.Options{Sockets: w.MariaDB.Sockets, User: w.MariaDB.User, Password: secret(w.MariaDB.Login), LockWait: time.Duration(w.MariaDB.LockWait)}))
 	add(w.Redis.Common, redis.New(redis.Options{Logins: logins}))
 	add(w.SQLite, sqlite.New(sqlite.Options{}))
 	add(w.Script.Common, script.New(script.Options{Dir: w.Script.Dir, Limit: time.Duration(w.Script.Limit), Paths: w.Script.Paths}))
