@@ -97,6 +97,7 @@ func TestAgentJSON(t *testing.T) {
 				Cache: &snapshot.Cache{Dir: "/var/cache", Used: 2, Maximum: 2}, Gaps: []snapshot.Gap{{Path: "f", Code: problem.FileGone, Reason: "r"}},
 			}},
 			Uncovered: []capture.Uncovered{{Path: "/srv/tmp", Type: "tmpfs", Reason: "memory file system"}},
+			Applications: []agent.KeptApplication{{ID: "db:1", Code: problem.WriterFailed, Reason: "no"}},
 		}), `{
   "id": "s",
   "taken": "1970-01-01T00:00:01Z",
@@ -131,6 +132,14 @@ func TestAgentJSON(t *testing.T) {
       "path": "/srv/tmp",
       "type": "tmpfs",
       "reason": "memory file system"
+    }
+  ],
+  "applications": [
+    {
+      "id": "db:1",
+      "at_rest": false,
+      "code": "writer-failed",
+      "reason": "no"
     }
   ],
   "mounts": [
