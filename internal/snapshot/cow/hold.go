@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"stillpoint/internal/guard"
@@ -87,13 +88,10 @@ func (s *set) enter(ctx context.Context) error {
 }
 
 func (s *set) leave() error {
-	var errs []error
-	for _, t := range s.entered {
-		errs = append(errs, t.filter.leave(s))
-	}
+	err := inParallel(s.entered, func(t *target) error { return t.filter.leave(s) })
 	s.entered = nil
 	s.p.crowds.open(s)
-	return errors.Join(errs...)
+	return err
 }
 
 // watched begins the time in which the guard lets volumes be frozen.
@@ -127,22 +125,40 @@ func (s *set) suspend(ctx context.Context) error {
 // same time.
 func (s *set) expire() {
 	s.expired.Store(true)
-	for _, t := range s.targets {
+	_ = inParallel(s.targets, func(t *target) error {
 		t.lose(errLate)
-		_ = t.filter.open(s, nil)
-	}
+		return t.filter.open(s, nil)
+	})
 	s.still()
+}
+
+// inParallel does the same for several targets, none of which waits for
+// another one that is stuck.
+func inParallel(ts []*target, do func(*target) error) error {
+	errs := make([]error, len(ts))
+	var wait sync.WaitGroup
+	for i, t := range ts {
+		wait.Go(func() { errs[i] = do(t) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 func (s *set) inTime() error {
 	if err := s.tooMany(); err != nil {
 		return err
 	}
+	if err := s.spoiled.Load(); err != nil {
+		return *err
+	}
 	if s.expired.Load() {
 		return problem.Newf(problem.FreezeBlocked, s.id, "the instant could not be fixed within %s, so everybody was let go on: the server has too much to do", window)
 	}
 	return nil
 }
+
+// spoil is told why there can be no set any more. It waits for nobody.
+func (s *set) spoil(err error) { s.spoiled.CompareAndSwap(nil, &err) }
 
 // track brings the indexes up to date and finds what is hot, while new
 // mappings are noted. Who was about to map a file when that began has done so
@@ -196,6 +212,12 @@ func (s *set) listen() {
 	}
 }
 
+// well tells whether nobody waits for too long for a filter of the set. Else the
+// guard is to end us, and so everybody's waiting.
+func (s *set) well() bool {
+	return !slices.ContainsFunc(s.targets, func(t *target) bool { return !t.filter.pulse.well() })
+}
+
 // beat tells the guard that we are well, until the set ends.
 func (s *set) beat() error {
 	if s.beating != nil {
@@ -213,7 +235,9 @@ func (s *set) beat() error {
 			case <-end:
 				return
 			case <-tick.C:
-				g.Beat()
+				if s.well() {
+					g.Beat()
+				}
 			}
 		}
 	}(s.guard, s.beating)
