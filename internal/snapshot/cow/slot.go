@@ -72,11 +72,14 @@ func (ts *turns) start(s *slot, e fanotify.Event, since time.Time) *turn {
 	return ts.enter(s)
 }
 
-// cleared is for who knows of an event what the gate has to.
+// cleared is for who knows of an event what the gate has to. Of a late one the
+// watch has looked at that already.
 func (ts *turns) cleared(s *slot) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	s.clear = true
+	if s.stage == working {
+		s.clear = true
+	}
 }
 
 // take is true for who is to answer the event, and is asked before that. When it

@@ -51,7 +51,8 @@ func (f *filter) watch() {
 		select {
 		case <-f.quit:
 			return
-		case now := <-rounds.C:
+		case <-rounds.C:
+			now := time.Now()
 			waited := f.round(now)
 			if waited < never && now.Sub(f.turns.oldest(now)) < heart {
 				f.pulse.at.Store(&now)
