@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,7 +133,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 			return nil, t.failed("commit", errors.New("its writes are not suspended"))
 		}
 		if err := t.capture(ctx, instant); err != nil {
-			return nil, t.failed("commit", err)
+			return nil, cmp.Or(s.inTime(), t.failed("commit", err))
 		}
 	}
 	err := inParallel(s.targets, func(t *target) error {
@@ -141,7 +142,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		}
 		return nil
 	})
-	if err != nil {
+	if err = cmp.Or(err, s.inTime()); err != nil { // before anything else says that it is lost
 		return nil, err
 	}
 	for _, t := range s.targets {
