@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"stillpoint/internal/guard"
@@ -130,18 +129,6 @@ func (s *set) expire() {
 		return t.filter.open(s, nil)
 	})
 	s.still()
-}
-
-// inParallel does the same for several targets, none of which waits for
-// another one that is stuck.
-func inParallel(ts []*target, do func(*target) error) error {
-	errs := make([]error, len(ts))
-	var wait sync.WaitGroup
-	for i, t := range ts {
-		wait.Go(func() { errs[i] = do(t) })
-	}
-	wait.Wait()
-	return errors.Join(errs...)
 }
 
 func (s *set) inTime() error {

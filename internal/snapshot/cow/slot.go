@@ -185,11 +185,11 @@ func (ts *turns) missing(now time.Time, waiting int) int {
 }
 
 // spare tells whether there are listeners enough without this one, which then is
-// none any more.
+// none any more. Another slot is that of savePopular.
 func (ts *turns) spare(s *slot) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if len(ts.slots) <= listeners || ts.free(time.Now()) <= listeners {
+	if len(ts.slots) <= listeners+1 || ts.free(time.Now()) <= listeners {
 		return false
 	}
 	ts.drop(s)
