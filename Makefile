@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test lint race race-all bench bench-cow soak clean packages
+.PHONY: help build demo test test-vm lint race race-all bench bench-cow soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,11 @@ demo: build ## back up a busy btrfs volume, restore it, show that it is of one m
 test: packages ## run all tests; as root, on scratch loop devices; some ten minutes
 	$(GO) test -p 1 -timeout 20m ./... # one package at a time: what one test leaves, clean-up in another would find
 
+VM ?= .
+test-vm: ## run the tests in a virtual machine, VM=PATTERN some of them: /, systemd, old kernels
+	./test/packages vm
+	$(GO) test -tags vm -count=1 -timeout 30m -v -run '$(VM)' ./test/vm
+
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l cmd internal bench test *.go)" || { gofmt -l cmd internal bench test *.go; exit 1; }
 	$(GO) vet ./...
@@ -28,15 +33,18 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags bench ./bench/...
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags bench ./bench/...
+	$(GO) vet -tags vm ./test/vm
+	$(GO) tool staticcheck -tags vm ./test/vm
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
-	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/guard ./internal/job ./internal/snapshot/fake ./internal/sys/fanotify
+	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify
 
 race-all: packages ## run everything under the race detector; some half an hour
 	$(GO) test -race -short -p 1 -timeout 30m ./internal/...
 
 soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
+	STILLPOINT_TEST_FILES=1000000 $(GO) test -count=1 -timeout 60m -v -run '^TestScale$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=1000 $(GO) test -count=1 -timeout 120m -v -run '^TestStress$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow
 

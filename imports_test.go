@@ -31,6 +31,7 @@ var may = map[string]string{
 	"internal/sys/freeze":     "",
 	"internal/sys/fuse":       "internal/sys/mount",
 	"internal/sys/inode":      "",
+	"internal/sys/listener":   "",
 	"internal/sys/memfile":    "",
 	"internal/sys/mount":      "",
 	"internal/sys/opened":     "",
@@ -41,6 +42,7 @@ var may = map[string]string{
 
 	"internal/tool":    "",
 	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
+	"internal/holder":  "internal/sys/fanotify internal/sys/peer internal/sys/process internal/tool",
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
@@ -51,16 +53,23 @@ var may = map[string]string{
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":        "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
-	"internal/snapshot/cow/shield": "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":             "internal/coordinator internal/snapshot internal/volume internal/problem internal/sys/mount",
-	"internal/config":              "internal/problem",
-	"internal/quiet":               "internal/volume internal/problem",
-	"internal/writer":              "internal/problem",
-	"internal/writer/writertest":   "internal/writer internal/problem internal/tool", // for tests
-	"internal/coordinator":         "internal/snapshot internal/writer internal/problem",
-	"internal/quiesce":             "internal/coordinator internal/writer internal/problem",
-	"internal/agent":               "internal/capture internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer",
+	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
+	"internal/capture":                "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/config":                 "internal/problem",
+	"internal/quiet":                  "internal/volume internal/problem",
+	"internal/writer":                 "internal/problem",
+	"internal/writer/writertest":      "internal/writer internal/problem internal/tool", // for tests
+	"internal/coordinator":            "internal/snapshot internal/writer internal/problem",
+	"internal/quiesce":                "internal/coordinator internal/writer internal/problem",
+	"internal/agent":                  "internal/capture internal/holder internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer internal/sys/process",
+	"internal/writer/aide":            "internal/problem internal/tool",
+	"internal/writer/redis":           "internal/writer internal/problem internal/sys/listener internal/sys/process",
+	"internal/writer/script":          "internal/writer internal/problem internal/writer/aide internal/tool",
+	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide",
+	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/peer internal/sys/process",
+	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/peer internal/sys/process",
+	"internal/writer/writertest/bank": "", // for tests
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened internal/sys/process",
@@ -72,9 +81,13 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
+	"test/vm":        "test/vm/wire",
+	"test/vm/guest":  "test/vm/wire",
+	"test/vm/inside": "test/vm",
+	"test/vm/wire":   "",
 }
 
 // doors are imports from outside that only some packages may have. A name that
@@ -89,6 +102,10 @@ var doors = []struct {
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "YAML has one door: internal/config"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
+	{"github.com/gomodule/redigo/", []string{"internal/writer/redis"}, "Redis has one door: internal/writer/redis"},
+	{"modernc.org/", []string{"internal/writer/sqlite"}, "SQLite has one door: internal/writer/sqlite"},
+	{"github.com/go-sql-driver/", []string{"internal/writer/mariadb"}, "MariaDB has one door: internal/writer/mariadb"},
+	{"github.com/jackc/", []string{"internal/writer/postgres"}, "PostgreSQL has one door: internal/writer/postgres"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }

@@ -18,9 +18,9 @@ func TestAgentJSON(t *testing.T) {
 		want string
 	}{
 		{agentInfoOf(agent.Status{
-			PID: 1, Version: "v", Started: time.Unix(0, 0),
+			PID: 1, Version: "v", Started: time.Unix(0, 0), Holder: &agent.HolderStatus{PID: 8, Unlocked: "r"},
 			Volumes: []agent.VolumeStatus{{
-				Volume: "u", Type: "ext4", Points: []string{"/srv"}, Provider: "cow", Watched: true, Armed: true, Events: 20, PerSecond: 2.5,
+				Volume: "u", Type: "ext4", Points: []string{"/srv"}, Provider: "cow", Watched: true, Since: time.Unix(1, 0), Inherited: true, Armed: true, Events: 20, PerSecond: 2.5,
 				Unseen: []snapshot.Unseen{{PID: 7, Program: "p", Kind: "mapping", Files: 1, Paths: []string{"/srv/f"}, Advice: "a"}},
 			}},
 			Snapshots: []agent.Held{
@@ -31,6 +31,9 @@ func TestAgentJSON(t *testing.T) {
   "pid": 1,
   "version": "v",
   "started": "1970-01-01T00:00:00Z",
+  "holder": 8,
+  "memory_locked": false,
+  "memory_reason": "r",
   "volumes": [
     {
       "volume": "u",
@@ -41,6 +44,8 @@ func TestAgentJSON(t *testing.T) {
       "provider": "cow",
       "state": "armed",
       "watched": true,
+      "since": "1970-01-01T00:00:01Z",
+      "inherited": true,
       "events": 20,
       "events_per_second": 2.5,
       "unseen": [
@@ -92,6 +97,7 @@ func TestAgentJSON(t *testing.T) {
 				Cache: &snapshot.Cache{Dir: "/var/cache", Used: 2, Maximum: 2}, Gaps: []snapshot.Gap{{Path: "f", Code: problem.FileGone, Reason: "r"}},
 			}},
 			Uncovered: []capture.Uncovered{{Path: "/srv/tmp", Type: "tmpfs", Reason: "memory file system"}},
+			Applications: []agent.KeptApplication{{ID: "db:1", Code: problem.WriterFailed, Reason: "no"}},
 		}), `{
   "id": "s",
   "taken": "1970-01-01T00:00:01Z",
@@ -126,6 +132,14 @@ func TestAgentJSON(t *testing.T) {
       "path": "/srv/tmp",
       "type": "tmpfs",
       "reason": "memory file system"
+    }
+  ],
+  "applications": [
+    {
+      "id": "db:1",
+      "at_rest": false,
+      "code": "writer-failed",
+      "reason": "no"
     }
   ],
   "mounts": [

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -23,7 +27,9 @@ func newAgent(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "agent [PATH...]",
 		Short: "stay, watch volumes, and keep snapshots",
-		Long: `Runs until SIGTERM or SIGINT. It watches the volumes that hold the paths, or all
+		Long: `Runs until SIGTERM or SIGINT. With SIGUSR1, and when it dies, what it watches
+is kept for the next agent, which must be started within a minute; what it holds
+is lost in any case. It watches the volumes that hold the paths, or all
 local ones of a kind that needs it (ext4, XFS), also those that are mounted
 later: what is opened for writing from then on needs no care when a snapshot is
 taken. Snapshots of these volumes, of a backup or by ` + "`snapshot create`" + `, are
@@ -65,11 +71,35 @@ func runAgent(ctx context.Context, e *env, socket string, cache *cacheFlags, pat
 	if socket, err = filepath.Abs(socket); err != nil {
 		return err
 	}
+	apps, err := applications(e)
+	if err != nil {
+		return err
+	}
+	ctx, stop := restartable(ctx)
+	defer stop()
 	return agent.Run(ctx, agent.Options{
-		Socket: socket, Providers: residents(choice), Host: host, Paths: paths, Version: version(),
+		Socket: socket, Providers: residents(choice), Applications: apps, Host: host, Paths: paths, Version: version(),
 		Log:   slog.New(slog.NewTextHandler(e.stderr, nil)),
 		Ready: func() { _ = agent.Notify("READY=1") }, // who started it will notice
 	})
+}
+
+// restartable is over with ErrRestart when SIGUSR1 comes.
+func restartable(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	go func() {
+		select {
+		case <-asked:
+			cancel(agent.ErrRestart)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(asked)
+		cancel(nil)
+	}
 }
 
 func newAgentStatus(e *env) *cobra.Command {
@@ -90,11 +120,14 @@ not be noticed.`,
 
 // agentInfo is `agent status --json`.
 type agentInfo struct {
-	PID       int             `json:"pid"`
-	Version   string          `json:"version"`
-	Started   time.Time       `json:"started"`
-	Volumes   []watchedInfo   `json:"volumes"`
-	Snapshots []agentHeldInfo `json:"snapshots"`
+	PID          int             `json:"pid"`
+	Version      string          `json:"version"`
+	Started      time.Time       `json:"started"`
+	Holder       int             `json:"holder,omitempty"`
+	MemoryLocked bool            `json:"memory_locked"`
+	MemoryReason string          `json:"memory_reason,omitempty"`
+	Volumes      []watchedInfo   `json:"volumes"`
+	Snapshots    []agentHeldInfo `json:"snapshots"`
 }
 
 type watchedInfo struct {
@@ -105,6 +138,8 @@ type watchedInfo struct {
 	Provider    string       `json:"provider"`
 	State       string       `json:"state"`
 	Watched     bool         `json:"watched"`
+	Since       time.Time    `json:"since"`
+	Inherited   bool         `json:"inherited"`
 	Events      int64        `json:"events"`
 	PerSecond   float64      `json:"events_per_second"`
 	Unseen      []unseenInfo `json:"unseen"`
@@ -146,6 +181,11 @@ type cacheInfo struct {
 
 func agentInfoOf(s agent.Status) agentInfo {
 	i := agentInfo{PID: s.PID, Version: s.Version, Started: s.Started.UTC(), Volumes: []watchedInfo{}, Snapshots: []agentHeldInfo{}}
+	i.MemoryReason = s.Unlocked
+	if s.Holder != nil {
+		i.Holder, i.MemoryReason = s.Holder.PID, cmp.Or(i.MemoryReason, s.Holder.Unlocked)
+	}
+	i.MemoryLocked = i.MemoryReason == ""
 	for _, v := range s.Volumes {
 		state := "idle"
 		if v.Armed {
@@ -153,7 +193,7 @@ func agentInfoOf(s agent.Status) agentInfo {
 		}
 		i.Volumes = append(i.Volumes, watchedInfo{
 			Volume: v.Volume, Type: v.Type, Mounts: append([]string{}, v.Points...), MountsBytes: job.NotTexts(v.Points),
-			Provider: v.Provider, State: state, Watched: v.Watched, Events: v.Events, PerSecond: v.PerSecond,
+			Provider: v.Provider, State: state, Watched: v.Watched, Since: v.Since.UTC(), Inherited: v.Inherited, Events: v.Events, PerSecond: v.PerSecond,
 			Unseen: unseenInfos(v.Unseen), Code: v.Code, Reason: v.Reason,
 		})
 	}
@@ -198,10 +238,15 @@ func runAgentStatus(ctx context.Context, e *env) error {
 		return e.print(i)
 	}
 	fmt.Fprintf(e.stdout, "agent %s, process %d, since %s\n", i.Version, i.PID, i.Started.Local().Format(time.DateTime))
+	e.printHolder(i)
 	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\nVOLUME\tTYPE\tMOUNTED AT\tSTATE\tEVENTS/S")
+	fmt.Fprintln(w, "\nVOLUME\tTYPE\tMOUNTED AT\tSTATE\tEVENTS/S\tWATCHED SINCE")
 	for _, v := range i.Volumes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f\n", v.Volume, v.Type, quote(strings.Join(v.Mounts, ", ")), v.State, v.PerSecond)
+		since := v.Since.Local().Format(time.DateTime)
+		if v.Inherited {
+			since += " (taken over from an earlier agent)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f\t%s\n", v.Volume, v.Type, quote(strings.Join(v.Mounts, ", ")), v.State, v.PerSecond, since)
 	}
 	if len(i.Volumes) == 0 {
 		fmt.Fprintln(w, "none")
@@ -231,6 +276,18 @@ func runAgentStatus(ctx context.Context, e *env) error {
 		}
 	}
 	return nil
+}
+
+// printHolder says what becomes of all this when the agent ends.
+func (e *env) printHolder(i agentInfo) {
+	if i.Holder == 0 {
+		fmt.Fprintln(e.stdout, "no holder: what is watched ends with the agent")
+	} else {
+		fmt.Fprintf(e.stdout, "holder: process %d, keeps what is watched for the next agent\n", i.Holder)
+	}
+	if !i.MemoryLocked {
+		fmt.Fprintf(e.stdout, "memory is not locked, so a shortage of it can make others wait: %s\n", i.MemoryReason)
+	}
 }
 
 // printUnseen says what to do about what is in use.

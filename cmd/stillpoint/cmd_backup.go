@@ -131,7 +131,7 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 		return err
 	}
 	w := e.watcher(f.verbose, f.silent)
-	en, err := newEngine(w.event, choice)
+	en, err := newEngine(e, w.event, choice)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ type leftoverInfo struct {
 }
 
 func runClean(ctx context.Context, e *env, dry bool) error {
-	en, err := newEngine(nil, snapshot.CacheChoice{})
+	en, err := newEngine(e, nil, snapshot.CacheChoice{})
 	if err != nil {
 		return err
 	}

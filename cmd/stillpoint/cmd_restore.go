@@ -84,7 +84,7 @@ func runRestore(ctx context.Context, e *env, f *restoreFlags, spec string) error
 	w := e.watcher(f.verbose, f.quiet)
 	en := &backup.Engine{} // a rehearsal is no job
 	if !f.dryRun {
-		if en, err = newEngine(w.event, snapshot.CacheChoice{}); err != nil {
+		if en, err = newEngine(e, w.event, snapshot.CacheChoice{}); err != nil {
 			return err
 		}
 	}

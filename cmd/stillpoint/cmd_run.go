@@ -15,6 +15,7 @@ import (
 
 	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/sys/terminal"
@@ -130,7 +131,15 @@ func captured(ctx context.Context, e *env, cache snapshot.CacheChoice, paths []s
 	if len(kernel) > 0 {
 		fmt.Fprintf(e.stderr, "stillpoint: not covered, file systems of the kernel: %s\n", strings.Join(kernel, " "))
 	}
-	return capture.Take(ctx, p)
+	apps, err := applications(e)
+	if err != nil {
+		return nil, err
+	}
+	return capture.Take(ctx, p, apps, func(ev quiesce.Event) {
+		if ev.Err != nil || ev.Application == "" {
+			fmt.Fprintf(e.stderr, "stillpoint: %s\n", quote(strings.Trim(ev.Application+": "+ev.Text, ": ")))
+		}
+	})
 }
 
 // inView runs the program where the snapshots show, and returns its exit code.

@@ -54,15 +54,23 @@ id. What is mounted below the paths and cannot be taken is named.`,
 
 // snapshotInfo is one snapshot in `snapshot list --json`.
 type snapshotInfo struct {
-	ID          string               `json:"id"`
-	Taken       time.Time            `json:"taken"`
-	Paths       []string             `json:"paths"`
-	PathsBytes  [][]byte             `json:"paths_bytes,omitempty"`
-	State       string               `json:"state"`
-	Volumes     []snapshotVolumeInfo `json:"volumes"`
-	Uncovered   []uncoveredInfo      `json:"uncovered"`
-	Mounts      []string             `json:"mounts"`
-	MountsBytes [][]byte             `json:"mounts_bytes,omitempty"`
+	ID           string                    `json:"id"`
+	Taken        time.Time                 `json:"taken"`
+	Paths        []string                  `json:"paths"`
+	PathsBytes   [][]byte                  `json:"paths_bytes,omitempty"`
+	State        string                    `json:"state"`
+	Volumes      []snapshotVolumeInfo      `json:"volumes"`
+	Uncovered    []uncoveredInfo           `json:"uncovered"`
+	Applications []snapshotApplicationInfo `json:"applications"`
+	Mounts       []string                  `json:"mounts"`
+	MountsBytes  [][]byte                  `json:"mounts_bytes,omitempty"`
+}
+
+type snapshotApplicationInfo struct {
+	ID     string       `json:"id"`
+	AtRest bool         `json:"at_rest"`
+	Code   problem.Code `json:"code,omitempty"`
+	Reason string       `json:"reason,omitempty"`
 }
 
 type snapshotVolumeInfo struct {
@@ -95,6 +103,10 @@ func snapshotInfoOf(k agent.Kept) snapshotInfo {
 	i := snapshotInfo{
 		ID: k.ID, Taken: k.Taken.UTC(), Paths: append([]string{}, k.Paths...), PathsBytes: job.NotTexts(k.Paths), State: "good",
 		Volumes: []snapshotVolumeInfo{}, Uncovered: uncoveredInfos(k.Uncovered), Mounts: append([]string{}, k.Mounts...), MountsBytes: job.NotTexts(k.Mounts),
+	}
+	i.Applications = []snapshotApplicationInfo{}
+	for _, a := range k.Applications {
+		i.Applications = append(i.Applications, snapshotApplicationInfo(a))
 	}
 	if k.Lost() {
 		i.State = "lost"

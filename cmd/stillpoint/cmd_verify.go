@@ -47,7 +47,7 @@ func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error
 		return err
 	}
 	w := e.watcher(false, f.quiet)
-	en, err := newEngine(w.event, snapshot.CacheChoice{})
+	en, err := newEngine(e, w.event, snapshot.CacheChoice{})
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,17 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
+	"stillpoint/internal/writer/script"
+	"stillpoint/internal/writer/sqlite"
 )
 
 func main() {
 	// This program once more, in another role.
 	guard.Main()
+	sqlite.Main()
+	script.Main()
+	holder.Main()
 	agent.Main(newCow)
 
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}

@@ -29,6 +29,7 @@ Environment:
   STILLPOINT_AGENT          the agent's socket (default /run/stillpoint/agent.sock)
   STILLPOINT_CACHE_DIR      stands for --cache-dir everywhere
   STILLPOINT_CACHE_MAX      stands for --cache-max everywhere
+  STILLPOINT_CONFIG         the configuration (default /etc/stillpoint/config.yaml)
   STILLPOINT_STATE          folder for the job logs (default /var/lib/stillpoint)`
 
 const rootExample = `  stillpoint init --repo /backup/repo
@@ -54,7 +55,7 @@ func newRoot(e *env) *cobra.Command {
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.AddCommand(
 		newInit(e), newBackup(e), newBackups(e), newLs(e), newRestore(e), newVerify(e),
-		newVolumes(e), newProviders(e), newExplain(e), newJob(e), newClean(e),
+		newVolumes(e), newProviders(e), newWriters(e), newExplain(e), newJob(e), newClean(e),
 		newAgent(e), newSnapshot(e), newRun(e), newVersion(e),
 	)
 	c.InitDefaultHelpCmd()

@@ -17,10 +17,12 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	agent.Main(newCow)
 	testscript.Main(m, map[string]func(){"stillpoint": main})
 }

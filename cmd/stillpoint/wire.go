@@ -44,10 +44,14 @@ func newCowWith(cache snapshot.CacheChoice) snapshot.Provider {
 func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }
 
 // newEngine is where the parts of the program meet.
-func newEngine(watch func(job.Event), cache snapshot.CacheChoice) (*backup.Engine, error) {
+func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice) (*backup.Engine, error) {
 	dir, err := job.DefaultDir()
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(cache), JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
+	apps, err := applications(e)
+	if err != nil {
+		return nil, err
+	}
+	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
 }

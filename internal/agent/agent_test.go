@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/snapshot/snapshottest"
@@ -73,6 +75,9 @@ func TestSuite(t *testing.T) {
 }
 
 func TestMain(m *testing.M) {
+	guard.Main()
+	holder.Main()
+	heirsMain()
 	Main(func() snapshot.Provider { return fake.New(os.Getenv(storeVariable), fake.Options{}) })
 	os.Exit(m.Run())
 }

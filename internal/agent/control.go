@@ -62,8 +62,8 @@ func (c *Control) Pieces(ctx context.Context, id string) (all []capture.Piece, e
 
 // Mounted tells the agent that this process is about to mount a snapshot on a
 // folder. The mount is taken away with the snapshot.
-func (c *Control) Mounted(ctx context.Context, id, dir string, mountID uint64) error {
-	return c.ask(ctx, http.MethodPost, keptPath(id)+"/mount", mounted{dir, mountID}, nil)
+func (c *Control) Mounted(ctx context.Context, id, dir string, mountIDs []uint64) error {
+	return c.ask(ctx, http.MethodPost, keptPath(id)+"/mount", mounted{dir, mountIDs}, nil)
 }
 
 // Delete deletes a snapshot.

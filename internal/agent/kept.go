@@ -13,6 +13,7 @@ import (
 
 	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/volume"
@@ -20,12 +21,21 @@ import (
 
 // A Kept is a snapshot that the resident agent keeps, until somebody deletes it.
 type Kept struct {
-	ID        string
-	Taken     time.Time
-	Paths     []string
-	Volumes   []KeptVolume
-	Uncovered []capture.Uncovered
-	Mounts    []string // folders where it is mounted, as those see them who mounted it
+	ID           string
+	Taken        time.Time
+	Paths        []string
+	Volumes      []KeptVolume
+	Uncovered    []capture.Uncovered
+	Applications []KeptApplication
+	Mounts       []string // folders where it is mounted, as those see them who mounted it
+}
+
+// A KeptApplication is one that has files in it.
+type KeptApplication struct {
+	ID     string
+	AtRest bool         // at the instant
+	Code   problem.Code // why it was not
+	Reason string
 }
 
 // A KeptVolume is one volume of it.
@@ -47,7 +57,7 @@ func (k *Kept) Lost() bool {
 // A mounted says where the client has mounted a snapshot.
 type mounted struct {
 	Dir string
-	ID  uint64 // of the mount
+	IDs []uint64 // of the mounts there; one may cover another
 }
 
 // A store is all kept snapshots.
@@ -70,7 +80,7 @@ type attached struct {
 }
 
 func (a *attached) detach() error {
-	if err := mount.Unmount(a.namespace, a.Dir, a.ID); err != nil {
+	if err := mount.Unmount(a.namespace, a.Dir, a.IDs...); err != nil {
 		return problem.New(problem.ReleaseFailed, a.Dir, err)
 	}
 	return a.namespace.Close()
@@ -113,6 +123,13 @@ func (k *kept) describe() Kept {
 	}
 	for _, m := range k.mounts {
 		d.Mounts = append(d.Mounts, m.Dir)
+	}
+	for _, a := range k.set.Applications.All {
+		of := KeptApplication{ID: a.ID, AtRest: a.AtRest()}
+		if !of.AtRest {
+			of.Code, of.Reason = problem.CodeOf(a.Err), problem.Text(a.Err)
+		}
+		d.Applications = append(d.Applications, of)
 	}
 	return d
 }
@@ -220,7 +237,9 @@ func (r *Resident) create(q *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := capture.Take(ctx, p)
+	s, err := capture.Take(ctx, p, r.o.Applications, func(e quiesce.Event) {
+		r.o.Log.Info("applications", "application", e.Application, "text", e.Text, "code", problem.CodeOf(e.Err))
+	})
 	if err != nil {
 		return nil, err
 	}

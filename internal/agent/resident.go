@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/volume"
@@ -22,13 +24,16 @@ import (
 
 // Options of a resident agent.
 type Options struct {
-	Socket    string
-	Providers []snapshot.Provider // best first
-	Host      func(context.Context) (*volume.Table, error)
-	Paths     []string // whose volumes are watched; none stands for all that can be
-	Version   string
-	Log       *slog.Logger
-	Ready     func() // is called when clients can come and volumes are watched
+	Socket       string
+	Providers    []snapshot.Provider // best first
+	Applications quiesce.Settings    // how applications are brought to rest
+	Host         func(context.Context) (*volume.Table, error)
+	Paths        []string // whose volumes are watched; none stands for all that can be
+	Version      string
+	Log          *slog.Logger
+	Ready        func() // is called when clients can come and volumes are watched
+
+	Alone time.Duration // how long what is watched is kept for the next agent; 0 stands for holder.Alone
 }
 
 // A Resident is the agent that stays: it watches volumes, so that what is opened
@@ -37,13 +42,16 @@ type Resident struct {
 	o       Options
 	server  *Server
 	store   store
+	heirs   *heirs // nil where there can be none
 	rates   rates
 	started time.Time
 	said    map[string]bool      // what was said of volumes
 	named   map[string]volume.ID // the volume that each of the paths was on at first
 }
 
-// Run runs a resident agent until ctx is over. It fails with the code busy where
+// Run runs a resident agent until ctx is over. With the cause ErrRestart what is
+// watched is left to the next agent, which must begin soon, and this process has
+// to end. It fails with the code busy where
 // another one has the socket.
 func Run(ctx context.Context, o Options) error {
 	l, unlock, err := listen(o.Socket)
@@ -52,6 +60,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer unlock()
 	r := &Resident{o: o, server: NewServer(o.Providers...), started: time.Now(), said: map[string]bool{}, named: map[string]volume.ID{}}
+	r.heirs = newHeirs(r)
 	r.server.log = o.Log
 	r.server.routes = func(mux *http.ServeMux) {
 		r.server.handle(mux, "GET "+prefix+"/status", r.status)
@@ -68,7 +77,7 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.sweep(ctx)
-	r.sync(ctx)
+	r.watchAll(ctx)
 	watched := make(chan error, 1)
 	changed := make(chan struct{}, 1)
 	go func() {
@@ -93,9 +102,20 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	err := r.server.Serve(ctx, l)
 	cancel()
 	<-looked
-	err = errors.Join(err, <-watched, r.end())
+	err = errors.Join(err, <-watched, r.end(errors.Is(context.Cause(ctx), ErrRestart)))
 	r.o.Log.Info("agent ended")
 	return err
+}
+
+// watchAll begins with what an earlier agent watched.
+func (r *Resident) watchAll(ctx context.Context) {
+	if r.heirs == nil {
+		r.sync(ctx)
+		return
+	}
+	estate := r.inherit(ctx)
+	r.sync(ctx)
+	r.heirs.begin(estate)
 }
 
 // calm is how long mounts may come and go before they are looked at again: a host
@@ -216,11 +236,15 @@ func (r *Resident) say(err error, what string, id volume.ID, point string) {
 	}
 }
 
-// end releases everything.
-func (r *Resident) end() error {
+// end releases everything, or all but what is watched.
+func (r *Resident) end(restart bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTime)
 	defer cancel()
 	errs := []error{r.store.end(ctx)}
+	defer r.heirs.end(restart)
+	if restart {
+		return errors.Join(errs...)
+	}
 	for _, w := range r.watchers() {
 		for _, of := range w.Watched() {
 			errs = append(errs, w.Unwatch(of.Volume))
@@ -232,6 +256,10 @@ func (r *Resident) end() error {
 // Source is what a mounted snapshot shows as its device: it says whose it is.
 func Source(socket string) string { return "stillpoint:" + socket }
 
+// covered comes after the Source of a memory file system that is itself covered
+// by a snapshot of "/", with the ID of that mount.
+const covered = "#"
+
 // sweep unmounts what an agent with this socket, which was killed, has left
 // mounted in this namespace.
 func (r *Resident) sweep(ctx context.Context) {
@@ -240,31 +268,41 @@ func (r *Resident) sweep(ctx context.Context) {
 		return // which sync says
 	}
 	for _, v := range t.Volumes() {
-		if v.Source != Source(r.o.Socket) || v.FSType != "tmpfs" {
+		rest, ours := strings.CutPrefix(v.Source, Source(r.o.Socket))
+		if !ours || v.FSType != "tmpfs" {
 			continue
 		}
+		on, err := strconv.ParseUint(strings.TrimPrefix(rest, covered), 10, 64)
+		if rest != "" && err != nil {
+			continue // of an agent with another socket
+		}
 		for _, m := range v.Mounts {
-			err := unmount(m.Point)
+			err := unmount(m, on)
 			r.o.Log.Info("snapshot of an earlier agent unmounted", "folder", m.Point, "error", err)
 		}
 	}
 }
 
-func unmount(point string) error {
+// unmount takes away a mount, and the one with the ID on, if that covers it.
+func unmount(m volume.Mount, on uint64) error {
 	ns, err := mount.Namespace(os.Getpid())
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	f, err := os.Open(point)
+	if err := mount.Unmount(ns, m.Point, on); err != nil {
+		return err
+	}
+	f, err := os.Open(m.Point)
 	if err != nil {
 		return err
 	}
-	id, err := mount.ID(f)
-	if err := errors.Join(err, f.Close()); err != nil {
+	number, err := mount.Number(f)
+	id, ierr := mount.ID(f)
+	if err := errors.Join(err, ierr, f.Close()); err != nil || number != m.ID {
 		return err
 	}
-	return mount.Unmount(ns, point, id)
+	return mount.Unmount(ns, m.Point, id)
 }
 
 // listen takes the socket for us alone. unlock gives it back.

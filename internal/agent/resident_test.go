@@ -11,13 +11,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"stillpoint/internal/capture"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
+	"stillpoint/internal/sys/mount"
 	"stillpoint/internal/volume"
 )
 
@@ -308,5 +311,55 @@ func TestNotify(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	if err := Notify("READY=1"); err != nil {
 		t.Errorf("without systemd: %v", err)
+	}
+}
+
+// A snapshot of "/" covers the memory file system that it is mounted on; both go,
+// with the snapshot and in the clean-up after a kill.
+func TestMountedRoot(t *testing.T) {
+	scratch.NeedRoot(t)
+	ns, err := mount.Namespace(os.Getpid()) // detach closes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, sub, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Mkdir(root+"/sub", 0o755), os.WriteFile(root+"/file", nil, 0o644), os.WriteFile(sub+"/inner", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	pieces := []capture.Piece{{Path: "/", Root: root, Rel: "."}, {Path: "/sub", Root: sub, Rel: "."}}
+	there := func() int {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(b), " "+dir)
+	}
+	const socket = "/nosuch/agent.sock"
+	var ids []uint64
+	attach := func() {
+		t.Helper()
+		if err := mountPieces(pieces, Source(socket), dir, func(all []uint64) error { ids = all; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"/file", "/sub/inner"} {
+			if _, err := os.Stat(dir + name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(func() {
+		for range 3 {
+			_ = syscall.Unmount(dir, syscall.MNT_DETACH)
+		}
+	})
+	attach()
+	a := attached{mounted: mounted{Dir: dir, IDs: ids}, namespace: ns}
+	if err := a.detach(); err != nil || there() != 0 {
+		t.Fatalf("deleted: %v, and %d mounts are left", err, there())
+	}
+	attach()
+	r := &Resident{o: Options{Socket: socket, Host: func(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }, Log: slog.New(slog.DiscardHandler)}}
+	if r.sweep(t.Context()); there() != 0 {
+		t.Fatalf("%d mounts are left of an agent that was killed", there())
 	}
 }

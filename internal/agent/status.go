@@ -19,6 +19,8 @@ type Status struct {
 	Started   time.Time
 	Volumes   []VolumeStatus
 	Snapshots []Held
+	Holder    *HolderStatus // nil where no watch can outlive the agent
+	Unlocked  string        // why memory of the agent may be swapped out; empty where not
 }
 
 // A VolumeStatus is a volume that is watched, or has a snapshot.
@@ -29,8 +31,10 @@ type VolumeStatus struct {
 	Provider  string
 	Watched   bool
 	Armed     bool
-	Events    int64   // accesses that have waited since the watch began
-	PerSecond float64 // of the last ten seconds, or since the watch began
+	Events    int64     // accesses that have waited since the watch began
+	Since     time.Time // what was opened then or later is noticed
+	Inherited bool      // the watch was taken over from an earlier agent
+	PerSecond float64   // of the last ten seconds, or since the watch began
 	Unseen    []snapshot.Unseen
 	Code      problem.Code // why Unseen is not known
 	Reason    string
@@ -112,7 +116,8 @@ func (r *Resident) status(q *http.Request) (any, error) {
 	}
 	for _, w := range r.watchers() {
 		for _, of := range w.Watched() {
-			vs := VolumeStatus{Volume: of.Volume, Provider: w.Name(), Watched: of.Kept, Armed: of.Armed, Events: of.Events, PerSecond: r.rates.of(of.Volume)}
+			vs := VolumeStatus{Volume: of.Volume, Provider: w.Name(), Watched: of.Kept, Armed: of.Armed, Events: of.Events, PerSecond: r.rates.of(of.Volume),
+				Since: of.Since, Inherited: of.Inherited}
 			if v, ok := mountedNow[of.Volume]; ok {
 				vs.Type = v.FSType
 				for _, m := range v.Mounts {
@@ -127,6 +132,7 @@ func (r *Resident) status(q *http.Request) (any, error) {
 			s.Volumes = append(s.Volumes, vs)
 		}
 	}
+	s.Holder, s.Unlocked = r.heirs.status(q.Context())
 	s.Snapshots = append(r.store.held(), r.server.held()...)
 	return s, nil
 }

@@ -43,7 +43,7 @@ func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applicatio
 	}
 	c := &capture{snaps: map[volume.ID]snapshot.Snapshot{}, taken: taken}
 	for _, s := range taken.Snapshots {
-		c.snaps[s.Volume()] = s
+		c.snaps[s.Volume()] = s.Snapshot
 		r.event(job.Event{Step: job.StepCapture, Volume: string(s.Volume()), Intent: s.ID(), Text: "snapshot " + s.ID() + " taken",
 			Data: map[string]any{"instant": s.Parts()[0].Taken.UTC().Format(time.RFC3339Nano), "parts": len(s.Parts())}})
 	}

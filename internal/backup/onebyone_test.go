@@ -139,7 +139,7 @@ func TestQuietTime(t *testing.T) {
 		tr := newTrial(t, fake.Options{})
 		a, b := scratch.New(t, "ext4", 64*scratch.MiB), scratch.New(t, "ext4", 64*scratch.MiB)
 		stop := syncing(t, a.Dir)
-		rep, err := tr.try(Options{Paths: []string{a.Dir, b.Dir}, Provider: fake.Name, Quiet: Quiet{For: 300 * time.Millisecond, Timeout: time.Second, Else: tt.otherwise}})
+		rep, err := tr.try(Options{Paths: []string{a.Dir, b.Dir}, Provider: fake.Name, Quiet: Quiet{For: 2 * time.Second, Timeout: 3 * time.Second, Else: tt.otherwise}})
 		stop()
 		prepares := 0
 		for _, step := range tr.called {

@@ -13,6 +13,7 @@ import (
 
 	"stillpoint/internal/coordinator"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/snapshot"
 )
 
@@ -21,16 +22,39 @@ type Set struct {
 	*Plan
 	ID string
 	*coordinator.Capture
+	Applications *quiesce.Applications // that have files in it
 }
 
-// Take takes the snapshots of a plan. When it fails, nothing is left.
-func Take(ctx context.Context, p *Plan) (*Set, error) {
-	id := strings.ToLower(rand.Text()[:12])
-	c, _, err := coordinator.Take(ctx, coordinator.Plan{ID: id, Groups: p.groups()})
+// Take takes the snapshots of a plan with the applications at rest that have
+// files in it, as far as that is to be had. tell is told how these came through.
+// When it fails, nothing is left.
+func Take(ctx context.Context, p *Plan, settings quiesce.Settings, tell func(quiesce.Event)) (*Set, error) {
+	apps, err := quiesce.Find(ctx, settings, p.selection(), tell)
 	if err != nil {
 		return nil, err
 	}
-	return &Set{Plan: p, ID: id, Capture: c}, nil
+	id := strings.ToLower(rand.Text()[:12])
+	c, err := apps.Take(ctx, coordinator.Plan{ID: id, Groups: p.groups()})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range c.Notes {
+		tell(quiesce.Event{Text: n.Path + " would belong to the snapshot and cannot be shown in it: what applications need for files of several instants is in backups only"})
+	}
+	return &Set{Plan: p, ID: id, Capture: c, Applications: apps}, nil
+}
+
+// selection is what the plan selects, for applications.
+func (p *Plan) selection() quiesce.Selection {
+	return quiesce.Selection{Paths: p.Paths, Volume: func(path string) (id string, taken bool) {
+		deepest := ""
+		for _, place := range p.Places {
+			if (path == place.Path || below(place.Path, path)) && len(place.Path) > len(deepest) {
+				deepest, id = place.Path, string(place.Volume)
+			}
+		}
+		return id, id != ""
+	}}
 }
 
 // groups are the volumes of the plan by provider.

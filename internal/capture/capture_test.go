@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/quiesce"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
@@ -126,7 +127,7 @@ func TestShow(t *testing.T) {
 	r := newRig(t)
 	p, err := r.plan(r.dir)
 	r.must(err)
-	s, err := Take(t.Context(), p)
+	s, err := Take(t.Context(), p, quiesce.Settings{}, func(quiesce.Event) {})
 	r.must(err)
 	names := []string{"file", "a/file", "a/inner/file", "a/memory/file"}
 	for _, name := range names {
@@ -176,7 +177,7 @@ func TestTakeFails(t *testing.T) {
 			}
 			return nil
 		}
-		s, err := Take(t.Context(), p)
+		s, err := Take(t.Context(), p, quiesce.Settings{}, func(quiesce.Event) {})
 		r.step = nil
 		if err == nil || problem.CodeOf(err) == problem.Uncatalogued || !strings.Contains(err.Error(), "planted") {
 			t.Errorf("%s: %v, %v", at, s, err)
@@ -190,7 +191,7 @@ func TestTakeFails(t *testing.T) {
 	p, err := r.plan(r.dir)
 	r.must(err)
 	cancel()
-	if _, err := Take(ctx, p); !errors.Is(err, context.Canceled) {
+	if _, err := Take(ctx, p, quiesce.Settings{}, func(quiesce.Event) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

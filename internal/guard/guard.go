@@ -2,7 +2,8 @@
 // process that is started before anything is frozen and has everything it
 // needs: descriptors of the volumes, memory that is locked, no disk to read
 // from. It thaws the volumes when its parent dies or is late, and ends its
-// parent when that stops answering. It knows two actions, thaw and kill, and a
+// parent when that stops answering; and a process that is to act when the parent
+// is dead, where it does not. It knows two actions, thaw and kill, and a
 // time for each; not why anything is frozen.
 //
 // The kernel helps with none of this: what a process froze stays frozen when
@@ -23,7 +24,7 @@
 // that no terminal stops it, ignores the signals that ask to end, and asks to
 // be spared when memory is short. Whoever ends all processes of a service at
 // once, as systemd does after its patience is over, ends it too, perhaps
-// before the parent: a unit should have KillMode=mixed.
+// before the parent: a unit should have KillMode=process.
 package guard
 
 import (
@@ -63,9 +64,11 @@ type Guard struct {
 type op uint32
 
 const (
-	opReady  op = iota // the guard's first message
-	opWatch            // the next message from the parent that is a descriptor brings it
-	opVolume           // with a descriptor; this one is answered
+	opReady    op = iota // the guard's first message
+	opWatch              // the next message from the parent that is a descriptor brings it
+	opVolume             // with a descriptor; this one is answered
+	opFollow             // the next message that has descriptors is opFollowed
+	opFollowed           // with two; this one is answered
 	opUnwatch
 	opHold
 	opDone
@@ -131,9 +134,20 @@ func (g *Guard) Watch(volume *os.File) error {
 	return nil
 }
 
+// Follow makes the guard see to it that a process acts when this one is dead,
+// or is killed by the guard: it is killed as well unless disarmed, the end of a
+// pipe, tells within a moment, by being at its end, that it has. It takes the
+// place of one that was followed before.
+func (g *Guard) Follow(handle, disarmed *os.File) error {
+	if _, err := g.ask(opFollow, 0, handle, disarmed); err != nil {
+		return fmt.Errorf("guard with another process: %w", err)
+	}
+	return nil
+}
+
 // Unwatch makes the guard forget all volumes. They must be thawed.
 func (g *Guard) Unwatch() error {
-	if _, err := g.ask(opUnwatch, 0, nil); err != nil {
+	if _, err := g.ask(opUnwatch, 0); err != nil {
 		return fmt.Errorf("guard no more: %w", err)
 	}
 	return nil
@@ -143,7 +157,7 @@ func (g *Guard) Unwatch() error {
 // limit is over before Done is called, or we die, all of them are thawed, and again
 // should one be frozen after that. It returns when the guard knows.
 func (g *Guard) Hold(limit time.Duration) error {
-	if _, err := g.ask(opHold, limit, nil); err != nil {
+	if _, err := g.ask(opHold, limit); err != nil {
 		return fmt.Errorf("guard for %v: %w", limit, err)
 	}
 	return nil
@@ -152,7 +166,7 @@ func (g *Guard) Hold(limit time.Duration) error {
 // Done ends what Hold began; the volumes are thawed by then. It tells whether
 // we were late and the guard has thawed one.
 func (g *Guard) Done() (late bool, err error) {
-	late, err = g.ask(opDone, 0, nil)
+	late, err = g.ask(opDone, 0)
 	if err != nil {
 		return late, fmt.Errorf("end guarded time: %w", err)
 	}
@@ -163,7 +177,7 @@ func (g *Guard) Done() (late bool, err error) {
 // one does not come, this process is killed and all volumes are thawed. With 0
 // Beat need not be called.
 func (g *Guard) Heart(limit time.Duration) error {
-	if _, err := g.ask(opHeart, limit, nil); err != nil {
+	if _, err := g.ask(opHeart, limit); err != nil {
 		return fmt.Errorf("guard with heartbeat of %v: %w", limit, err)
 	}
 	return nil
@@ -187,7 +201,7 @@ func (g *Guard) Gone() <-chan struct{} { return g.gone }
 func (g *Guard) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_ = g.write(opClose, 0, nil)
+	_ = g.write(opClose, 0)
 	_ = g.socket.Close() // this, too, makes it end
 	defer g.relieve()
 	select {
@@ -200,7 +214,7 @@ func (g *Guard) Close() error {
 }
 
 // ask sends a question and waits for its answer.
-func (g *Guard) ask(what op, limit time.Duration, volume *os.File) (thawed bool, err error) {
+func (g *Guard) ask(what op, limit time.Duration, files ...*os.File) (thawed bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.seq++
@@ -209,9 +223,9 @@ func (g *Guard) ask(what op, limit time.Duration, volume *os.File) (thawed bool,
 	}
 	// Or no beat would be sent any more once that time is over.
 	defer func() { _ = g.socket.SetDeadline(time.Time{}) }()
-	err = g.write(what, limit, nil)
-	if err == nil && what == opWatch {
-		err = g.write(opVolume, 0, volume)
+	err = g.write(what, limit)
+	if err == nil && len(files) > 0 {
+		err = g.write(what+1, 0, files...) // opVolume, opFollowed
 	}
 	if err != nil {
 		return false, err
@@ -219,10 +233,14 @@ func (g *Guard) ask(what op, limit time.Duration, volume *os.File) (thawed bool,
 	return g.reply(g.seq)
 }
 
-func (g *Guard) write(what op, limit time.Duration, volume *os.File) error {
+func (g *Guard) write(what op, limit time.Duration, files ...*os.File) error {
 	var rights []byte
-	if volume != nil {
-		rights = syscall.UnixRights(int(volume.Fd()))
+	if len(files) > 0 {
+		var fds []int
+		for _, f := range files {
+			fds = append(fds, int(f.Fd()))
+		}
+		rights = syscall.UnixRights(fds...)
 	}
 	raw, err := g.socket.SyscallConn()
 	if err != nil {

@@ -42,6 +42,9 @@ func child(dir string, heart bool) {
 	check(err)
 	check(g.Watch(root))
 	fmt.Println("guard", g.process.Pid())
+	if text := os.Getenv("GUARD_TEST_FOLLOW"); text != "" {
+		check(followed(g, text))
+	}
 	limit := time.Minute
 	if heart {
 		check(g.Heart(time.Second))

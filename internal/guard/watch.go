@@ -87,6 +87,8 @@ type watch struct {
 	since  time.Duration
 	over   bool
 
+	follow follow
+
 	incoming int // how many descriptors are announced
 	message  [questionSize]byte
 	rights   [64]byte
@@ -95,7 +97,7 @@ type watch struct {
 }
 
 func newWatch(socket, parent, sentinel int) *watch {
-	return &watch{socket: socket, parent: parent, sentinel: sentinel, epoll: -1, began: time.Now()}
+	return &watch{socket: socket, parent: parent, sentinel: sentinel, epoll: -1, began: time.Now(), follow: follow{-1, -1, 0}}
 }
 
 // listen prepares to wait for the socket and for the sentinel's end.
@@ -124,12 +126,16 @@ func (w *watch) step() {
 	}
 	// Where this process itself could not run (the machine was stopped, or the
 	// control group of both), nothing can be said of the parent's heart.
-	if now := w.now(); ms >= 0 && now-before > time.Duration(ms)*time.Millisecond+overslept && w.heart > 0 {
-		w.beatTo = now + w.heart
+	if now := w.now(); ms >= 0 && now-before > time.Duration(ms)*time.Millisecond+overslept {
+		w.beatTo, w.follow.since = now+w.heart, now
 	}
 	for i := range n {
-		if int(w.events[i].Fd) == w.socket {
+		switch int(w.events[i].Fd) {
+		case w.socket:
 			w.receive()
+			continue
+		case w.follow.disarmed:
+			w.followNot()
 			continue
 		}
 		// It has died, but for threads that wait for a frozen volume.
@@ -159,6 +165,9 @@ func (w *watch) timeout() int {
 	if w.heart > 0 && !w.dying {
 		sooner(w.beatTo - now)
 	}
+	if w.dying && w.follow.handle >= 0 {
+		sooner(w.follow.to(w.since) - now)
+	}
 	if next < 0 {
 		return -1
 	}
@@ -176,8 +185,12 @@ func (w *watch) due() {
 		// Also when nothing is frozen: it may be about to be.
 		w.thaw()
 	}
+	if w.dying && w.follow.handle >= 0 && now >= w.follow.to(w.since) {
+		process.Kill(w.follow.handle)
+		w.followNot()
+	}
 	// A parent that closes the socket and lives on does not want us.
-	w.over = w.over || w.closed && (w.dead || now-w.since > patience)
+	w.over = w.over || w.closed && w.follow.handle < 0 && (w.dead || now-w.since > patience)
 }
 
 // receive takes one message.
@@ -202,10 +215,12 @@ func (w *watch) receive() {
 	seq := native.Uint32(w.message[4:])
 	limit := time.Duration(native.Uint64(w.message[8:]))
 	switch op(native.Uint32(w.message[:])) {
-	case opWatch:
+	case opWatch, opFollow:
 		w.incoming++
 	case opVolume:
 		w.answer(seq, w.add(rights))
+	case opFollowed:
+		w.answer(seq, w.followed(rights))
 	case opUnwatch:
 		w.forget()
 		w.answer(seq, 0)
@@ -249,14 +264,9 @@ func (w *watch) answer(seq uint32, errno syscall.Errno) {
 
 // add takes the descriptor that came with a message.
 func (w *watch) add(n int) syscall.Errno {
-	w.incoming--
-	messages, err := syscall.ParseSocketControlMessage(w.rights[:n])
-	if err != nil || len(messages) != 1 {
-		return syscall.EBADMSG
-	}
-	fds, err := syscall.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return syscall.EBADMSG
+	fds, errno := w.taken(n, 1)
+	if errno != 0 {
+		return errno
 	}
 	if w.count == len(w.volumes) {
 		_ = syscall.Close(fds[0])
@@ -265,6 +275,20 @@ func (w *watch) add(n int) syscall.Errno {
 	w.volumes[w.count] = fds[0]
 	w.count++
 	return 0
+}
+
+// taken are the descriptors that came with a message, so many.
+func (w *watch) taken(n, count int) ([]int, syscall.Errno) {
+	w.incoming--
+	messages, err := syscall.ParseSocketControlMessage(w.rights[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, syscall.EBADMSG
+	}
+	fds, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != count {
+		return nil, syscall.EBADMSG
+	}
+	return fds, 0
 }
 
 func (w *watch) forget() {

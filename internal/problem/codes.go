@@ -52,6 +52,13 @@ const (
 	WriterFailed  Code = "writer-failed"  // it refused, and will the next time, too
 	WindowClosed  Code = "window-closed"  // it was let go on before the snapshots were taken
 
+	WriterResources Code = "writer-resources" // no room, memory or connection left
+	WriterRetryable Code = "writer-retryable" // it refused, and may not the next time
+	WriterGone      Code = "writer-gone"      // it ended, or was never there
+	WriterBusy      Code = "writer-busy"      // somebody holds for long what has to be locked
+	WriterPassword  Code = "writer-password"  // it does not let us in
+	WriterRights    Code = "writer-rights"    // it lets us in, and not do what is needed
+
 	// Of cache files, which keep the originals of what changes meanwhile.
 
 	CacheNowhere Code = "cache-nowhere" // no volume can hold one

@@ -102,6 +102,8 @@ type Event struct {
 type Applications struct {
 	All []*Application // by id
 
+	unknown []*Application // nobody can say where their files are
+
 	s    Settings
 	tell func(Event)
 }
@@ -118,6 +120,23 @@ func Find(ctx context.Context, s Settings, sel Selection, tell func(Event)) (*Ap
 	}
 	slices.SortFunc(a.All, func(x, y *Application) int { return strings.Compare(x.ID, y.ID) })
 	return a, a.check(ctx)
+}
+
+// List finds the applications of a selection, or of the host where it has no
+// paths, and asks each whether it could be brought to rest.
+func List(ctx context.Context, s Settings, sel Selection) ([]*Application, error) {
+	var errs []error
+	a := &Applications{s: s, tell: func(e Event) {
+		if e.Application == "" {
+			errs = append(errs, e.Err)
+		}
+	}}
+	for _, in := range discover(ctx, s.Writers, sel, a.tell) {
+		a.add(in, sel)
+	}
+	slices.SortFunc(a.All, func(x, y *Application) int { return strings.Compare(x.ID, y.ID) })
+	a.ask(ctx)
+	return a.All, errors.Join(errs...)
 }
 
 // discover asks all writers at once.
@@ -161,7 +180,14 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 		app.Whole = app.Whole && taken && selected
 		concerned = concerned || sel.concerns(p)
 	}
-	if !concerned {
+	switch {
+	case len(app.Paths) > 0 && (concerned || len(sel.Paths) == 0):
+	case len(app.Paths) == 0 && (app.Everywhere || len(sel.Paths) == 0):
+		app.Whole = false
+	case len(app.Paths) == 0:
+		a.unknown = append(a.unknown, app)
+		return
+	default:
 		return
 	}
 	app.Policy = a.s.Policies[app.Writer]
@@ -189,8 +215,8 @@ func (a *Applications) On(volume string) *Applications {
 	return on
 }
 
-// check asks all at once whether they could be brought to rest.
-func (a *Applications) check(ctx context.Context) error {
+// ask asks all at once whether they could be brought to rest.
+func (a *Applications) ask(ctx context.Context) {
 	var wait sync.WaitGroup
 	for _, app := range a.All {
 		if app.Err != nil {
@@ -205,6 +231,18 @@ func (a *Applications) check(ctx context.Context) error {
 		})
 	}
 	wait.Wait()
+}
+
+// check does with those that cannot what their policies say.
+func (a *Applications) check(ctx context.Context) error {
+	a.ask(ctx)
+	for _, app := range a.unknown {
+		err := problem.Newf(problem.WriterFailed, "", "it cannot be asked where its files are")
+		if cerr := app.instance.Check(ctx); cerr != nil {
+			err = problem.New(problem.CodeOf(coded(cerr)), "", cerr)
+		}
+		a.tell(Event{Application: app.ID, Text: "not brought to rest, for nobody can say where its files are: " + problem.Text(err), Err: err})
+	}
 	var errs []error
 	for _, app := range a.All {
 		switch {
@@ -252,9 +290,11 @@ func (a *Applications) Excluded() (paths []string) {
 	return paths
 }
 
-// AtRest tells whether there are applications, and all of them were at rest.
+// AtRest tells whether there are applications, and all of them were at rest. It
+// is false, too, where there are some of which nobody can say whether they have
+// files in the selection.
 func (a *Applications) AtRest() bool {
-	return len(a.All) > 0 && !slices.ContainsFunc(a.All, func(app *Application) bool { return !app.AtRest() })
+	return len(a.All) > 0 && len(a.unknown) == 0 && !slices.ContainsFunc(a.All, func(app *Application) bool { return !app.AtRest() })
 }
 
 // Require is an error where it is known that not all of what was found will be at
@@ -262,6 +302,9 @@ func (a *Applications) AtRest() bool {
 func (a *Applications) Require() error {
 	if len(a.All) == 0 {
 		return problem.Newf(problem.NotApplication, "", "no application that could be brought to rest has files in the selection")
+	}
+	for _, app := range a.unknown {
+		return problem.Newf(problem.NotApplication, "", "%s: nobody can say where its files are", app.ID)
 	}
 	for _, app := range a.All {
 		if app.Treated != "" {

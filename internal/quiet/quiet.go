@@ -66,7 +66,8 @@ func wait(ctx context.Context, sys fs.FS, vs []volume.Volume, o Options) error {
 	}
 }
 
-// counters are the writes to each volume, by its id.
+// counters are the writes to each volume, by its id. One on which a write is under
+// way has another number each time.
 func counters(sys fs.FS, vs []volume.Volume) (map[string]uint64, error) {
 	all := map[string]uint64{}
 	for _, v := range vs {
@@ -81,10 +82,20 @@ func counters(sys fs.FS, vs []volume.Volume) (map[string]uint64, error) {
 			if err != nil {
 				return nil, fmt.Errorf("counters of %s: %w", d.Name, err)
 			}
+			if underWay(sys, d.Number) {
+				n = uint64(time.Now().UnixNano())
+			}
 			all[string(v.ID)] += n
 		}
 	}
 	return all, nil
+}
+
+// underWay tells whether a write is at work just now.
+func underWay(sys fs.FS, number string) bool {
+	b, err := fs.ReadFile(sys, filepath.Join(number, "inflight")) // reads, writes
+	fields := strings.Fields(string(b))
+	return err == nil && len(fields) == 2 && fields[1] != "0"
 }
 
 // writes is the number of writes and of sectors written, as one number that

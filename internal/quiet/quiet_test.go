@@ -97,7 +97,7 @@ func TestRealDevice(t *testing.T) {
 			}
 		}
 	}()
-	err := Wait(t.Context(), []volume.Volume{found}, Options{For: 200 * time.Millisecond, Timeout: time.Second})
+	err := Wait(t.Context(), []volume.Volume{found}, Options{For: 2 * time.Second, Timeout: 3 * time.Second})
 	close(stop)
 	<-stopped
 	if !problem.Is(err, problem.NoQuietTime) {

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"time"
 
 	"stillpoint/internal/volume"
 )
@@ -53,6 +54,9 @@ type Watched struct {
 	Kept   bool  // Watch was called, and not only a snapshot needs it
 	Armed  bool  // there is a snapshot: accesses wait until originals are saved
 	Events int64 // accesses that have waited since the watch began
+
+	Since     time.Time // what was opened then or later is noticed
+	Inherited bool      // the watch was taken over from an earlier process
 }
 
 // Unseen is one process, or one part of the kernel, and what it may change.

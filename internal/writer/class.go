@@ -16,8 +16,12 @@ const (
 )
 
 var classes = map[problem.Code]Class{
-	problem.WriterTimeout: TimedOut,
-	problem.WindowClosed:  TimedOut,
+	problem.WriterResources: OutOfResources,
+	problem.WriterTimeout:   TimedOut,
+	problem.WindowClosed:    TimedOut,
+	problem.WriterRetryable: Retryable,
+	problem.WriterGone:      Retryable,
+	problem.WriterBusy:      Retryable,
 }
 
 // ClassOf tells the class of an error of a writer. What is not known to pass

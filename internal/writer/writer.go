@@ -47,6 +47,10 @@ type About struct {
 	// Paths are the live directories and files that hold its data, absolute
 	// and resolved, the main one first. None when it cannot be asked.
 	Paths []string
+
+	// Everywhere says that it is to rest for every capture, whatever is
+	// selected.
+	Everywhere bool
 }
 
 // A Need is what a capture asks of a session.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stillpoint/internal/cachefile"
+	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/cow/hot"
@@ -50,6 +51,8 @@ type Provider struct {
 	sets    map[string]bool    // ids of those that there are
 	caches  map[*cache]bool
 	crowds  crowds
+
+	legacy legacy
 }
 
 // New makes a Provider that asks host what is mounted, each time it needs to
@@ -68,7 +71,10 @@ func New(host func(context.Context) (*volume.Table, error), o Options) *Provider
 		o.few = few
 	}
 	o.Cache.SameVolume = true
-	return &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}, caches: map[*cache]bool{}}
+	p := &Provider{host: host, o: o, filters: map[volume.ID]*filter{}, kept: map[volume.ID]bool{}, sets: map[string]bool{}, caches: map[*cache]bool{}}
+	p.legacy.guards = map[*guard.Guard]bool{}
+	p.count()
+	return p
 }
 
 // keepMost is how many inodes fit into a tenth of the memory.
@@ -173,6 +179,7 @@ func (p *Provider) acquire(v volume.Volume) (*filter, error) {
 			return nil, errors.Join(err, f.stop())
 		}
 		p.filters[v.ID] = f
+		p.count()
 	}
 	f.users++
 	return f, nil
@@ -194,6 +201,7 @@ func (p *Provider) last(id volume.ID, f *filter) bool {
 		return false
 	}
 	delete(p.filters, id)
+	p.count()
 	return true
 }
 

@@ -23,9 +23,17 @@
 // snapshot holds everything that was written before the instant, durable or
 // not, and nothing that was written after it.
 //
+// # The cache file
+//
+// It goes to another volume, or to the volume itself where there is no other
+// one. Nobody waits for it: what is saved is in memory first. It is reached by
+// a private mount that all filters are silent for, and nothing is written to it
+// while a volume is frozen that it lies on.
+//
 // # What stays on the host
 //
 // Nothing: the filter, the private mounts, the view and the cache file, which
 // has no name, end with the process. The guard is a process of its own; it
-// thaws what is frozen when this one dies or is late.
+// thaws what is frozen when this one dies or is late. So is a holder, where
+// there is one (Bequeath): it keeps the filter for the process that comes next.
 package cow

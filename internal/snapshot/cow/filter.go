@@ -32,10 +32,12 @@ type filter struct {
 
 	instant chan struct{} // has room for the set that is at its instant
 	turns   *turns
-	pulse   pulse
 	marks   sync.Mutex // held while events are made to come, or not to
 
 	popularity popularity
+	pulse      pulse
+	since      time.Time // it exists
+	inherited  bool      // from an earlier agent
 
 	notes  sync.Mutex
 	mapped map[uint64]bool // inodes that somebody has mapped shared since track; nil before
@@ -44,27 +46,40 @@ type filter struct {
 // startFilter starts to filter a volume. From now on files are opened so that
 // changes of them can be seen.
 func startFilter(root *os.File) (*filter, error) {
-	f := &filter{quit: make(chan struct{}), instant: make(chan struct{}, 1), turns: newTurns(), popularity: newPopularity()}
-	var err error
-	if f.root, err = inode.Clone(root); err != nil {
+	mount, err := inode.Clone(root)
+	if err != nil {
 		return nil, err
 	}
-	if f.events, err = fanotify.Open(); err != nil {
-		f.root.Close()
+	events, err := fanotify.Open()
+	if err != nil {
+		mount.Close()
 		return nil, err
 	}
-	if err = f.events.Silence(f.root); err == nil {
+	f := newFilter(mount, events)
+	return f, f.start()
+}
+
+// newFilter makes a filter of its parts.
+func newFilter(mount *os.File, events *fanotify.Permission) *filter {
+	f := &filter{root: mount, events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), turns: newTurns(), popularity: newPopularity(), since: time.Now()}
+	return f
+}
+
+// start begins to filter. When it fails, nothing is left.
+func (f *filter) start() error {
+	err := f.events.Silence(f.root)
+	if err == nil {
 		err = f.events.Watch(f.root)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.stop())
+		return errors.Join(err, f.stop())
 	}
 	for range listeners {
 		f.startListener()
 	}
 	f.ended.Go(f.watch)
 	f.ended.Go(f.savePopular)
-	return f, nil
+	return nil
 }
 
 // stop ends the filter; who waits goes on. It does not wait for who is stuck.
@@ -94,6 +109,7 @@ func (f *filter) listen(s *slot) {
 	for {
 		events, err := f.events.Read(buf)
 		for _, e := range events {
+			f.pulse.saw(e.FD)
 			f.handle(e, s, f.turns.begin(s, e))
 		}
 		var denied *fanotify.Denied

@@ -35,13 +35,19 @@ func (f *filter) arm() error {
 	f.marks.Lock()
 	defer f.marks.Unlock()
 	if t := f.turns.current(); len(t.shields) > 0 || t.state != passing {
+		f.pulse.arm(true)
 		return f.events.Arm(f.root)
 	}
-	return f.events.Disarm(f.root)
+	err := f.events.Disarm(f.root)
+	if err == nil {
+		f.pulse.arm(false)
+	}
+	return err
 }
 
-// track arms the filter. It notes from now on who maps a file.
-func (f *filter) track() error {
+// track arms the filter. It notes from now on who maps a file. Before that,
+// ignore ends the events of files that must not have any.
+func (f *filter) track(ignore func()) error {
 	f.notes.Lock()
 	f.mapped = map[uint64]bool{}
 	f.notes.Unlock()
@@ -51,6 +57,7 @@ func (f *filter) track() error {
 	if err := f.events.HeedAll(); err != nil {
 		return err
 	}
+	ignore()
 	return f.arm()
 }
 
@@ -65,6 +72,7 @@ func (f *filter) note(number uint64) {
 // shut lets no change pass any more, and returns who was noted. Who was
 // answered before is past the filter.
 func (f *filter) shut() map[uint64]bool {
+	f.pulse.shut()
 	t, _ := f.turns.next(func(t *turn) bool { t.state = gated; return true })
 	f.turns.settled(t)
 	f.notes.Lock()
@@ -91,6 +99,7 @@ func (f *filter) open(s *set, added *shield.Shield) error {
 	if !opened {
 		return nil
 	}
+	f.pulse.opened()
 	f.answerHeld()
 	if added != nil {
 		f.turns.settled(t)

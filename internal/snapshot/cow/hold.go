@@ -158,7 +158,10 @@ func (s *set) track(ctx context.Context) error {
 		if err := t.builder.Watchful(); err != nil {
 			return t.failed("hold", err)
 		}
-		if err := t.filter.track(); err != nil {
+		if err := t.findLeases(); err != nil {
+			return t.failed("hold", err)
+		}
+		if err := t.filter.track(t.ignoreLeased); err != nil {
 			return t.failed("hold", err)
 		}
 	}
@@ -169,6 +172,7 @@ func (s *set) track(ctx context.Context) error {
 		if err := t.look(ctx); err != nil {
 			return t.failed("hold", err)
 		}
+		t.ignoreLeased() // and those that came meanwhile
 	}
 	// What is dirty is written before anybody waits, twice because the first
 	// time may take long; then the index again.
@@ -197,12 +201,6 @@ func (s *set) listen() {
 	for _, t := range s.targets {
 		t.explained(0, 0)
 	}
-}
-
-// well tells whether nobody waits for too long for a filter of the set. Else the
-// guard is to end us, and so everybody's waiting.
-func (s *set) well() bool {
-	return !slices.ContainsFunc(s.targets, func(t *target) bool { return !t.filter.pulse.well() })
 }
 
 // beat tells the guard that we are well, until the set ends.

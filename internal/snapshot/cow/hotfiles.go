@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/sys/opened"
+	"stillpoint/internal/sys/process"
 )
 
 // How much of the files whose changes nobody would see is copied when.
@@ -24,26 +25,21 @@ const (
 
 // look finds what is hot, and all else that is open for writing.
 func (t *target) look(ctx context.Context) error {
-	prober, err := opened.NewProber()
+	uses, err := t.scan(ctx)
+	if i := slices.IndexFunc(uses, silent); i >= 0 && process.Answers(uses[i].PID) { // by now
+		uses, err = t.scan(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	defer prober.Close()
-	uses, err := hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: func(fd int) bool {
-		emits, err := prober.Emits(fd)
-		return err == nil && emits
-	}})
-	if err != nil {
-		return err
+	if i := slices.IndexFunc(uses, silent); i >= 0 {
+		return t.unreadable(uses[i])
 	}
 	t.hot, t.written = nil, nil
 	ours := t.set.p.cachesOn(t.Volume())
 	for _, u := range uses {
 		if ours[u.Inode] {
 			continue
-		}
-		if u.Kind == hot.Unreadable && u.Path == hot.Silent {
-			return t.unreadable(u)
 		}
 		if cold := t.set.p.o.cold; u.Shielded || cold != nil && cold(u) {
 			t.written = append(t.written, u)
@@ -53,6 +49,21 @@ func (t *target) look(ctx context.Context) error {
 	}
 	return nil
 }
+
+// scan looks at all processes once.
+func (t *target) scan(ctx context.Context) ([]hot.Use, error) {
+	prober, err := opened.NewProber()
+	if err != nil {
+		return nil, err
+	}
+	defer prober.Close()
+	if err := t.findLeases(); err != nil {
+		return nil, err
+	}
+	return hot.Scan(ctx, t.device, hot.Options{All: true, Shielded: shielded(prober, t.leased)})
+}
+
+func silent(u hot.Use) bool { return u.Kind == hot.Unreadable && u.Path == hot.Silent }
 
 // unreadable is for a process that does not let itself be looked at: it may have
 // any file of the volume open or mapped.
@@ -133,7 +144,7 @@ func (s *set) copyAhead(ctx context.Context) error {
 // not copied as they are.
 func (t *target) sinceEarly() (size int64, err error) {
 	t.stats = map[uint64]inode.Attributes{}
-	for _, n := range inodes(t.hot) {
+	for _, n := range t.unleased(t.hot) {
 		in := t.builder.Inode(n)
 		if in == nil || !in.IsRegular() {
 			continue
@@ -219,8 +230,11 @@ func (t *target) copyEarly(ctx context.Context) error {
 func (t *target) copyHot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	var size int64
-	for _, n := range inodes(t.hot) {
+	size := t.copyLeased(ctx)
+	if err := t.shield.Err(); err != nil {
+		return err
+	}
+	for _, n := range t.unleased(t.hot) {
 		in := t.index.Inode(n)
 		if in == nil || !in.IsRegular() {
 			continue

@@ -107,7 +107,7 @@ func (t *target) Reader(ctx context.Context) (snapshot.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return direct.New(holder{t}, l, func() error { return nil }), nil
+	return direct.New(lender{t}, l, func() error { return nil }), nil
 }
 
 // Lend lets another process read it.
@@ -121,7 +121,7 @@ func (t *target) Lend(conn *net.UnixConn) error {
 		return errors.Join(t.Err(), conn.Close())
 	}
 	defer t.lent.returned(conn)
-	return direct.Serve(conn, holder{t}, l)
+	return direct.Serve(conn, lender{t}, l)
 }
 
 // live opens the mount once more, because the filter may end before the reader

@@ -77,6 +77,11 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	if gerr := <-started; err == nil && gerr != nil {
 		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
 	}
+	if err == nil {
+		if gerr := p.legacy.guarded(s.guard); gerr != nil {
+			err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -269,6 +274,7 @@ func (s *set) end() error {
 		close(s.beating)
 		s.beating = nil
 	}
+	s.p.legacy.guardedNot(s.guard)
 	return s.guard.Close()
 }
 

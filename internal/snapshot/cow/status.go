@@ -3,6 +3,7 @@ package cow
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,6 +41,7 @@ func (p *Provider) Watch(ctx context.Context, v volume.Volume) error {
 	if !first {
 		return p.giveBack(v.ID, f)
 	}
+	p.legacy.keep(v.ID, f)
 	return nil
 }
 
@@ -52,6 +54,7 @@ func (p *Provider) Unwatch(id volume.ID) error {
 	if !kept {
 		return nil
 	}
+	p.legacy.forget(id) // before: who waits goes on only when nobody has the group
 	return p.giveBack(id, f)
 }
 
@@ -61,7 +64,10 @@ func (p *Provider) Watched() []snapshot.Watched {
 	defer p.mu.Unlock()
 	var all []snapshot.Watched
 	for id, f := range p.filters {
-		w := snapshot.Watched{Volume: id, Kept: p.kept[id], Armed: len(f.turns.current().shields) > 0, Events: f.turns.count()}
+		w := snapshot.Watched{
+			Volume: id, Kept: p.kept[id], Armed: len(f.turns.current().shields) > 0, Events: f.turns.count(),
+			Since: f.since, Inherited: f.inherited,
+		}
 		all = append(all, w)
 	}
 	slices.SortFunc(all, func(a, b snapshot.Watched) int { return strings.Compare(string(a.Volume), string(b.Volume)) })
@@ -77,6 +83,19 @@ func (ts *turns) count() int64 {
 
 // morePaths is how many files are named for each process.
 const morePaths = 20
+
+// withoutBorrowed leaves out what this process seems to have open because one part
+// of the scan has duplicated another one's descriptor, to ask about it, while another
+// part looked at us.
+func withoutBorrowed(uses []hot.Use, self int) []hot.Use {
+	others := map[uint64]bool{}
+	for _, u := range uses {
+		if u.Kind == hot.Descriptor && u.PID != self {
+			others[u.Inode] = true
+		}
+	}
+	return slices.DeleteFunc(uses, func(u hot.Use) bool { return u.Kind == hot.Descriptor && u.PID == self && others[u.Inode] })
+}
 
 // Unseen finds what is hot on a volume.
 func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unseen, error) {
@@ -94,16 +113,18 @@ func (p *Provider) Unseen(ctx context.Context, v volume.Volume) ([]snapshot.Unse
 		return nil, fmt.Errorf("ask for events of open files: %w", err)
 	}
 	defer prober.Close()
-	uses, err := hot.Scan(ctx, st.Dev, hot.Options{Shielded: func(fd int) bool {
-		emits, err := prober.Emits(fd)
-		return err == nil && emits
-	}})
+	leased, err := leasesOn(st.Dev)
+	if err != nil {
+		return nil, err
+	}
+	uses, err := hot.Scan(ctx, st.Dev, hot.Options{Shielded: shielded(prober, leased)})
 	if err != nil {
 		return nil, err
 	}
 	// What has no name is in no snapshot: a temporary file, or a cache file of
 	// another agent.
 	uses = slices.DeleteFunc(uses, func(u hot.Use) bool { return u.Nameless })
+	uses = withoutBorrowed(uses, os.Getpid())
 	var all []snapshot.Unseen
 	for _, g := range hot.ByProcess(uses) {
 		u := snapshot.Unseen{PID: g.PID, Program: g.Program, Kind: string(g.Kind), Files: g.Files(), Advice: g.String()}

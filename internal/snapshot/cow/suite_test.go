@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/snapshottest"
@@ -14,6 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	os.Exit(m.Run())
 }
 

@@ -21,6 +21,7 @@ import (
 	"stillpoint/internal/sys/flagfile"
 	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/sys/inode"
+	"stillpoint/internal/sys/opened"
 	"stillpoint/internal/volume"
 )
 
@@ -43,6 +44,9 @@ type target struct {
 	stats   map[uint64]inode.Attributes // of hot files that are to be copied early
 	frozen  atomic.Bool
 	steward steward
+
+	leased   map[uint64]opened.Lease // files with a lease for writing
+	borrowed borrowed                // descriptors of their holders
 
 	device uint64 // as stat says of its files
 	statfs view.Statfs
@@ -117,7 +121,7 @@ func (t *target) thaw() error {
 	if !t.frozen.CompareAndSwap(true, false) {
 		return nil
 	}
-	defer func() { t.held = time.Since(t.shut) }()
+	defer func() { t.held = time.Since(t.shut); t.borrowed.giveBack() }()
 	still, err := freeze.Frozen(t.filter.root)
 	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
 		t.lose(errLate)
@@ -219,6 +223,7 @@ func (t *target) Release(ctx context.Context) error {
 	}
 	t.released = true
 	t.leaveSpace()
+	t.borrowed.giveBack()
 	var errs []error
 	var wait func()
 	if t.shield != nil {

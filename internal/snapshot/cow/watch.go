@@ -3,7 +3,6 @@ package cow
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -31,17 +30,6 @@ const (
 	never  = 20 // then the guard ends us
 )
 
-// A pulse is when the watch last found that nobody waits for too long.
-type pulse struct{ at atomic.Pointer[time.Time] }
-
-// staleTime is how old that may be.
-const staleTime = 4 * tick
-
-func (p *pulse) well() bool {
-	at := p.at.Load()
-	return at != nil && time.Since(*at) < staleTime
-}
-
 // watch sees to it that nobody waits for too long for a filter, whoever is stuck.
 // It never waits itself, and ends with the filter.
 func (f *filter) watch() {
@@ -55,7 +43,7 @@ func (f *filter) watch() {
 			now := time.Now()
 			waited := f.round(now)
 			if waited < never && now.Sub(f.turns.oldest(now)) < heart {
-				f.pulse.at.Store(&now)
+				f.pulse.wentRound()
 			}
 		}
 	}
@@ -169,6 +157,7 @@ func (f *filter) abandon() {
 	if !begun {
 		return
 	}
+	f.pulse.opened()
 	f.letGo(f.turns.allHeld(), nil)
 	f.ended.Go(func() { _ = f.arm() })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +53,18 @@ func (p *Permission) Silence(mount *os.File) error {
 // are in the queue stay there.
 func (p *Permission) Ignore(fd int) error {
 	return p.markFD(fd, "", unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORE_SURV|unix.FAN_MARK_EVICTABLE, armed)
+}
+
+// IgnorePlace is Ignore for a descriptor of O_PATH: the file is not opened.
+func (p *Permission) IgnorePlace(fd int) error {
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
+	err := p.using(func() error {
+		return unix.FanotifyMark(p.fd, unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORE_SURV|unix.FAN_MARK_EVICTABLE, armed, unix.AT_FDCWD, path)
+	})
+	if err != nil {
+		return failed("fanotify_mark", path, err)
+	}
+	return nil
 }
 
 // Heed undoes Ignore.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -172,24 +173,45 @@ func idOf(fd int, name string) (uint64, error) {
 	return st.Mnt_id, nil
 }
 
-// Unmount takes the mount with the ID, if it is what path shows in the
-// namespace, out of that, with all that is on it. What shows there now and is
-// another one stays.
-func Unmount(ns *os.File, path string, id uint64) error {
+// Number is what mountinfo calls the mount that f lies in, as long as it is there.
+func Number(f *os.File) (int, error) {
+	var st unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st)
+	runtime.KeepAlive(f)
+	if err != nil {
+		return 0, failed("statx", f.Name(), err)
+	}
+	return int(st.Mnt_id), nil
+}
+
+// Unmount takes the mounts with the IDs, as long as one of them is what path shows
+// in the namespace, out of that, each with all that is below its root. Where
+// another one shows, nothing more is taken.
+func Unmount(ns *os.File, path string, ids ...uint64) error {
 	_, err := inNamespace(ns, func() (struct{}, error) {
-		fd, err := openPath(unix.AT_FDCWD, path, unix.RESOLVE_NO_SYMLINKS)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
-			return struct{}{}, nil
+		for range ids {
+			if more, err := unmountOne(path, ids); !more || err != nil {
+				return struct{}{}, err
+			}
 		}
-		if err != nil {
-			return struct{}{}, failed("openat2", path, err)
-		}
-		m := os.NewFile(uintptr(fd), path)
-		defer m.Close()
-		if now, err := ID(m); err != nil || now != id {
-			return struct{}{}, err
-		}
-		return struct{}{}, detach(m)
+		return struct{}{}, nil
 	})
 	return err
+}
+
+// unmountOne takes away what path shows, if it is one of the mounts.
+func unmountOne(path string, ids []uint64) (done bool, err error) {
+	fd, err := openPath(unix.AT_FDCWD, path, unix.RESOLVE_NO_SYMLINKS)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, failed("openat2", path, err)
+	}
+	m := os.NewFile(uintptr(fd), path)
+	defer m.Close()
+	if now, err := ID(m); err != nil || !slices.Contains(ids, now) {
+		return false, err
+	}
+	return true, detach(m)
 }

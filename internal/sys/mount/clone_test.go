@@ -109,6 +109,43 @@ func TestUnmount(t *testing.T) {
 	}
 }
 
+// Of a stack of mounts on one place, those that are meant are unmounted, and
+// nothing that another one covers.
+func TestUnmountStack(t *testing.T) {
+	needRoot(t)
+	ns, err := Namespace(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	dir := t.TempDir()
+	var ids []uint64
+	for range 4 {
+		m := memory(t)
+		id, err := ID(m)
+		if err == nil {
+			err = AttachAt(m, dir)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+		ids = append(ids, id)
+	}
+	for _, c := range []struct {
+		unmount []uint64
+		left    int
+	}{
+		{ids[1:3], 4},                 // the one on them is another
+		{[]uint64{ids[1], ids[3]}, 3}, // and so is the one between
+		{ids[1:3], 1}, {ids[1:3], 1}, {ids, 0},
+	} {
+		if err := Unmount(ns, dir, c.unmount...); err != nil || strings.Count(mounts(t), " "+dir+" ") != c.left {
+			t.Fatalf("unmount %v of %v: %v, and %d mounts are there, want %d", c.unmount, ids, err, strings.Count(mounts(t), " "+dir+" "), c.left)
+		}
+	}
+}
+
 // A change is told within a moment, each time.
 func TestWatch(t *testing.T) {
 	needRoot(t)

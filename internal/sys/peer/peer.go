@@ -4,6 +4,7 @@ package peer
 
 import (
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,4 +27,24 @@ func Of(c *net.UnixConn) (pid, uid int, err error) {
 		return 0, 0, cerr
 	}
 	return int(cred.Pid), int(cred.Uid), nil
+}
+
+// Handle returns a descriptor of the process at the other end, to know and end
+// it by (SO_PEERPIDFD, Linux 6.5).
+func Handle(c *net.UnixConn) (*os.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var handle int
+	var herr error
+	if err := raw.Control(func(fd uintptr) {
+		handle, herr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	}); err != nil {
+		return nil, err
+	}
+	if herr != nil {
+		return nil, os.NewSyscallError("getsockopt SO_PEERPIDFD", herr)
+	}
+	return os.NewFile(uintptr(handle), "process"), nil
 }

@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -10,8 +11,8 @@ import (
 type Task struct{ PID, TID int }
 
 // Drain waits until every thread that is now running, other than our own, has
-// got on: it was seen not running, has slept meanwhile, has had a page fault,
-// or a millisecond of processor time. Whoever was between a check and what it
+// got on: it was seen not running, has slept meanwhile, or has had a
+// millisecond of processor time. Whoever was between a check and what it
 // guards, in code that neither sleeps nor touches user memory nor takes nearly
 // that long, then is so no more. It returns those that had not got on when the
 // context was over.
@@ -20,62 +21,36 @@ type Task struct{ PID, TID int }
 // ticks, it shares out the time that it measured by their proportion, and user
 // time can grow inside a long system call (cputime_adjust).
 //
-// Of one that does not answer in time only status is asked, which always does.
+// Those that run are followed by status and schedstat, which always answer; so
+// is one that does not answer otherwise.
 func Drain(ctx context.Context) ([]Task, error) {
 	all, err := others()
 	if err != nil {
 		return nil, err
 	}
-	known := map[int]*progress{}
 	running, silent := survey(all, func(t Task) (*progress, bool) {
-		s := statOf(t.TID)
-		if s.state != 'R' {
+		if statOf(t.TID).state != 'R' {
 			return nil, false
 		}
-		return look(t, s), true
+		_, slept := stateOf(t.TID)
+		return &progress{Task: t, slept: slept, ran: cpuTime(t.TID)}, true
 	})
-	var left []Task
-	for _, p := range running {
-		known[p.TID] = p
-		left = append(left, p.Task)
-	}
-	left = append(left, awake(silent)...)
-	for len(left) > 0 {
-		if left, silent = survey(left, func(t Task) (Task, bool) {
-			p := known[t.TID]
-			return t, p == nil && stateOf(t.TID) == 'R' || p != nil && !p.madeIt()
-		}); len(silent) > 0 {
-			left = append(left, awake(silent)...)
+	for _, t := range silent {
+		if state, slept := stateOf(t.TID); state == 'R' { // in execve it sleeps, and is not on its way to a write
+			running = append(running, &progress{Task: t, slept: slept, ran: cpuTime(t.TID)})
 		}
-		if len(left) == 0 || !pause(ctx, 200*time.Microsecond) {
+	}
+	for {
+		running = slices.DeleteFunc(running, (*progress).madeIt)
+		if len(running) == 0 || !pause(ctx, 200*time.Microsecond) {
 			break
 		}
 	}
-	return left, nil
-}
-
-// awake are those of tasks that run. One that sleeps in a system call that keeps
-// others from looking at it (execve) is not on its way to a write.
-func awake(tasks []Task) (running []Task) {
-	for _, t := range tasks {
-		if stateOf(t.TID) == 'R' {
-			running = append(running, t)
-		}
+	var stuck []Task
+	for _, p := range running {
+		stuck = append(stuck, p.Task)
 	}
-	return running
-}
-
-// stateOf is the letter that /proc/TID/status has for the state; 'X' if the
-// thread is gone.
-func stateOf(tid int) byte {
-	path := procPath(tid, "status")
-	var buf [4096]byte
-	b, _ := path.read(buf[:])
-	_, b, ok := bytes.Cut(b, []byte("\nState:\t"))
-	if !ok || len(b) == 0 {
-		return 'X'
-	}
-	return b[0]
+	return stuck, nil
 }
 
 // pause sleeps, and tells whether the context is not over.
@@ -91,19 +66,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 // A progress follows a running thread.
 type progress struct {
 	Task
-	faults, slept uint64
-	ran           uint64 // ns
-	counts        bool   // ran is exact
+	slept  uint64
+	ran    uint64 // ns
+	counts bool   // ran is exact
 }
 
-func look(t Task, s stat) *progress {
-	return &progress{Task: t, faults: s.faults, slept: sleeps(t.TID), ran: cpuTime(t.TID)}
-}
-
-// madeIt tells whether the thread has got on since look.
+// madeIt tells whether the thread has got on since.
 func (p *progress) madeIt() bool {
-	s := statOf(p.TID)
-	if s.state != 'R' || s.faults > p.faults || sleeps(p.TID) > p.slept {
+	if state, slept := stateOf(p.TID); state != 'R' || slept > p.slept {
 		return true
 	}
 	now := cpuTime(p.TID)
@@ -112,7 +82,7 @@ func (p *progress) madeIt() bool {
 		return false
 	case !p.counts:
 		// The time of a thread on a processor is brought up to date at each
-		// tick only; what it gained until the first one may lie before look.
+		// tick only; what it gained until the first one may lie before that.
 		p.ran, p.counts = now, true
 		return false
 	}
@@ -159,20 +129,22 @@ func cpuTime(tid int) uint64 {
 	if ns := number(f, 10); ns > 0 {
 		return ns
 	}
-	s := statOf(tid)
+	s, _ := InTime(tid, func() stat { return statOf(tid) })
 	return (s.user + s.system) * uint64(10*time.Millisecond)
 }
 
-// sleeps is how often the thread gave up its processor to wait.
-func sleeps(tid int) uint64 {
+// stateOf reads /proc/TID/status: the letter of the state, 'X' if the thread is
+// gone, and how often it gave up its processor to wait.
+func stateOf(tid int) (state byte, slept uint64) {
 	path := procPath(tid, "status")
 	var buf [4096]byte
 	b, _ := path.read(buf[:])
-	key := []byte("\nvoluntary_ctxt_switches:")
-	i := bytes.Index(b, key)
-	if i < 0 {
-		return 0
+	_, b, ok := bytes.Cut(b, []byte("\nState:\t"))
+	if !ok || len(b) == 0 {
+		return 'X', 0
 	}
-	f, _ := field(b[i+len(key):])
-	return number(f, 10)
+	state = b[0]
+	_, b, _ = bytes.Cut(b, []byte("\nvoluntary_ctxt_switches:"))
+	f, _ := field(b)
+	return state, number(f, 10)
 }

@@ -60,9 +60,8 @@ func Answers(pid int) bool {
 // A round is a survey's goroutine.
 type round[T any] struct {
 	mu    sync.Mutex
-	at    int       // the task that is looked at
-	since time.Time // then it began
-	left  bool      // nobody waits for it any more
+	at    int  // the task that is looked at
+	left  bool // nobody waits for it any more
 	found []T
 }
 
@@ -74,7 +73,7 @@ func survey[T any](tasks []Task, look func(Task) (T, bool)) (found []T, silent [
 			silent, tasks = append(silent, tasks[0]), tasks[1:]
 			continue
 		}
-		r := &round[T]{since: time.Now()}
+		r := &round[T]{}
 		ended := make(chan struct{})
 		go r.run(tasks, look, ended)
 		hangs := r.wait(tasks, ended)
@@ -105,29 +104,34 @@ func (r *round[T]) run(tasks []Task, look func(Task) (T, bool), ended chan<- str
 		if ok {
 			r.found = append(r.found, x)
 		}
-		r.at, r.since = i+1, time.Now()
+		r.at = i + 1
 		r.mu.Unlock()
 	}
 }
 
-// wait waits for the end, or returns the task that does not answer.
+// wait waits for the end, or returns the task that does not answer. It counts
+// ticks that it sees, so that a time in which nobody could run is none.
 func (r *round[T]) wait(tasks []Task, ended <-chan struct{}) (hangs int) {
-	tick := time.NewTicker(answerTime / 10)
+	const ticks = 10
+	tick := time.NewTicker(answerTime / ticks)
 	defer tick.Stop()
-	for {
+	for at, seen := 0, 0; ; {
 		select {
 		case <-ended:
 			return -1
-		case now := <-tick.C:
-			r.mu.Lock()
-			if r.at < len(tasks) && now.Sub(r.since) > answerTime {
-				r.left = true
-				setMute(tasks[r.at].TID, true)
-				r.mu.Unlock()
-				return r.at
-			}
-			r.mu.Unlock()
+		case <-tick.C:
 		}
+		r.mu.Lock()
+		if seen++; r.at > at || r.at == len(tasks) {
+			at, seen = r.at, 0
+		}
+		if seen > ticks {
+			r.left = true
+			setMute(tasks[at].TID, true)
+			r.mu.Unlock()
+			return at
+		}
+		r.mu.Unlock()
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -273,31 +272,14 @@ func TestDrain(t *testing.T) {
 	var one unix.CPUSet
 	one.Set(runtime.NumCPU() - 1)
 	must(t, unix.SchedSetaffinity(spinner, &one))
-	stop := make(chan struct{})
-	var done sync.WaitGroup
-	hog := make(chan error)
-	done.Go(func() {
-		runtime.LockOSThread() // and the thread ends with the goroutine
-		err := unix.SchedSetaffinity(0, &one)
-		if err == nil {
-			err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
-		}
-		hog <- err
-		for err == nil {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-	})
-	must(t, <-hog)
+	hog := spin(t) // a process of its own: a goroutine would be stopped now and then
+	must(t, unix.SchedSetaffinity(hog, &one))
+	must(t, unix.SchedSetAttr(hog, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0))
+	defer func() { must(t, unix.Kill(hog, unix.SIGKILL)) }()
 	began = time.Now()
 	soon, cancel2 := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel2()
 	stuck, err = Drain(soon)
-	close(stop)
-	done.Wait()
 	t.Logf("with a starved process: %v, stuck %v", time.Since(began), stuck)
 	if err != nil || !slices.Contains(stuck, Task{spinner, spinner}) {
 		t.Errorf("stuck: %v, %v", stuck, err)

@@ -106,10 +106,26 @@ func LockMemory() error {
 }
 
 // Spare asks the kernel to end every other process before this one when it is
-// out of memory, if that is allowed.
+// out of memory, as far as that is allowed: without CAP_SYS_RESOURCE no value is
+// that is below the one this process was born with.
 func Spare() {
-	if fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
-		_, _ = unix.Write(fd, []byte("-1000"))
-		unix.Close(fd)
+	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	var b [16]byte
+	n, err := unix.Read(fd, b[:])
+	if err != nil {
+		return
+	}
+	is, err := strconv.Atoi(string(bytes.TrimSpace(b[:n])))
+	if err != nil {
+		return
+	}
+	for wanted := -1000; wanted < is; wanted += 100 {
+		if _, err := unix.Pwrite(fd, strconv.AppendInt(b[:0], int64(wanted), 10), 0); err == nil {
+			return
+		}
 	}
 }

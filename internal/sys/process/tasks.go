@@ -9,8 +9,9 @@ import (
 // Tasks calls each for every thread of every process that there is from
 // beginning to end, those of the kernel too.
 func Tasks(each func(pid, tid int)) error {
+	buf := make([]byte, threadsBuffer)
 	return Processes(func(pid int) {
-		eachThread(pid, func(tid int) { each(pid, tid) })
+		eachThreadIn(buf, pid, func(tid int) { each(pid, tid) })
 	})
 }
 
@@ -34,13 +35,19 @@ func Processes(each func(pid int)) error {
 // eachThread lists the threads of a process. The buffer is large, since a
 // thread that ends between two reads can hide another one.
 func eachThread(pid int, each func(tid int)) {
+	eachThreadIn(make([]byte, threadsBuffer), pid, each)
+}
+
+const threadsBuffer = 32 << 10
+
+func eachThreadIn(buf []byte, pid int, each func(tid int)) {
 	path := procPath(pid, "task")
 	dir, err := path.open(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return
 	}
 	defer unix.Close(dir)
-	list := directory{fd: dir, buf: make([]byte, 32<<10)}
+	list := directory{fd: dir, buf: buf}
 	for {
 		tid, ok := list.next()
 		if !ok {

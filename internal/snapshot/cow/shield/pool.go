@@ -36,13 +36,14 @@ func newPool(mount int) *pool {
 	return &pool{mount: mount, open_: map[uint64]*live{}, unused: list.New(), spare: manySpare}
 }
 
-// open opens a file by its handle. It must be given back.
+// open opens a file by its handle. It must be given back. It fails with EAGAIN
+// where somebody has a lease on it, who has to give it back first.
 func (p *pool) open(in *index.Inode) (*live, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := p.open_[in.Number]
 	if l == nil {
-		fd, err := inode.Open(p.mount, in.Handle, syscall.O_RDONLY|syscall.O_NOATIME|syscall.O_LARGEFILE|syscall.O_CLOEXEC)
+		fd, err := inode.Open(p.mount, in.Handle, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOATIME|syscall.O_LARGEFILE|syscall.O_CLOEXEC)
 		if errors.Is(err, syscall.ESTALE) {
 			return nil, errGone
 		}

@@ -76,7 +76,7 @@ func (s *Shield) readSome(f *guarded, p []byte, offset int64) (int, error) {
 
 // readLive fills p from the live file. Its lock is held for reading.
 func (s *Shield) readLive(f *guarded, p []byte, offset int64) error {
-	l, err := s.live.open(f.in)
+	l, err := s.open(f.in)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (s *Shield) seek(number uint64, offset int64, data bool) (int64, error) {
 	if f.passed {
 		return f.seek(offset, data)
 	}
-	l, err := s.live.open(f.in)
+	l, err := s.open(f.in)
 	if err != nil {
 		return 0, err
 	}

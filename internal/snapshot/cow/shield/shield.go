@@ -159,7 +159,7 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 		s.announce(number)
 	} else {
 		s.announce(number)
-		l, err := s.live.open(f.in)
+		l, err := s.open(f.in)
 		if err != nil {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -183,6 +183,11 @@ func (s *Shield) Save(ctx context.Context, number uint64, from int, offset, end 
 	if err == nil {
 		err = f.save(ctx, s.cache, from, offset, end)
 	}
+	s.failed(f, err)
+}
+
+// failed is told what came of saving a file. Its lock is held.
+func (s *Shield) failed(f *guarded, err error) {
 	var full *problem.Problem
 	switch {
 	case err == nil:
@@ -214,7 +219,7 @@ func (s *Shield) GiveUp(number uint64) {
 
 const lateText = "it was about to change and could not be saved in time"
 
-// fault gives one file up. Its lock is held.
+// fault gives one file up for an error. Its lock is held.
 func (s *Shield) fault(f *guarded, err error) {
 	if f.err != nil {
 		return
@@ -223,9 +228,15 @@ func (s *Shield) fault(f *guarded, err error) {
 	switch {
 	case errors.Is(err, errGone):
 		code = problem.FileGone
+	case errors.Is(err, errLeased):
+		code = problem.FileUnreadable
 	case errors.Is(err, context.DeadlineExceeded):
 		reason = lateText
 	}
+	s.giveUp(f, code, reason)
+}
+
+func (s *Shield) giveUp(f *guarded, code problem.Code, reason string) {
 	s.announce(f.in.Number)
 	f.err = problem.Newf(code, "", "%s", reason)
 	f.whole.Store(true) // nothing of it needs to be saved any more

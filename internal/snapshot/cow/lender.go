@@ -10,12 +10,12 @@ import (
 	"stillpoint/internal/sys/file"
 )
 
-// A holder answers who reads a target without its view. It says what the view
+// A lender answers who reads a target without its view. It says what the view
 // would say.
-type holder struct{ t *target }
+type lender struct{ t *target }
 
 // within does something with a snapshot that is not released meanwhile.
-func (h holder) within(do func() error) error {
+func (h lender) within(do func() error) error {
 	if !h.t.lent.begin() {
 		return problem.Newf(problem.SnapshotLost, h.t.ID(), "it was released")
 	}
@@ -27,7 +27,7 @@ func (h holder) within(do func() error) error {
 	return errnoFor(err)
 }
 
-func (h holder) inode(number uint64) (*index.Inode, error) {
+func (h lender) inode(number uint64) (*index.Inode, error) {
 	if in := h.t.index.Inode(number); in != nil {
 		return in, nil
 	}
@@ -35,7 +35,7 @@ func (h holder) inode(number uint64) (*index.Inode, error) {
 }
 
 // Top is the root.
-func (h holder) Top() (i snapshot.Item, err error) {
+func (h lender) Top() (i snapshot.Item, err error) {
 	err = h.within(func() error {
 		i = h.item("", h.t.index.Root())
 		return nil
@@ -44,7 +44,7 @@ func (h holder) Top() (i snapshot.Item, err error) {
 }
 
 // Lookup finds a name.
-func (h holder) Lookup(number uint64, name string) (i snapshot.Item, err error) {
+func (h lender) Lookup(number uint64, name string) (i snapshot.Item, err error) {
 	err = h.within(func() error {
 		dir, err := h.directory(number)
 		if err != nil {
@@ -63,7 +63,7 @@ func (h holder) Lookup(number uint64, name string) (i snapshot.Item, err error) 
 	return i, err
 }
 
-func (h holder) directory(number uint64) (*index.Inode, error) {
+func (h lender) directory(number uint64) (*index.Inode, error) {
 	in, err := h.inode(number)
 	if err == nil && !in.IsDir() {
 		err = syscall.ENOTDIR
@@ -72,7 +72,7 @@ func (h holder) directory(number uint64) (*index.Inode, error) {
 }
 
 // List lists a directory.
-func (h holder) List(number uint64) (l snapshot.Listing, err error) {
+func (h lender) List(number uint64) (l snapshot.Listing, err error) {
 	err = h.within(func() error {
 		dir, err := h.directory(number)
 		if err != nil {
@@ -95,7 +95,7 @@ func (h holder) List(number uint64) (l snapshot.Listing, err error) {
 }
 
 // Describe describes inodes.
-func (h holder) Describe(numbers []uint64) (all []snapshot.Item, err error) {
+func (h lender) Describe(numbers []uint64) (all []snapshot.Item, err error) {
 	err = h.within(func() error {
 		all = make([]snapshot.Item, len(numbers))
 		for i, n := range numbers {
@@ -111,7 +111,7 @@ func (h holder) Describe(numbers []uint64) (all []snapshot.Item, err error) {
 }
 
 // ReadAt reads content.
-func (h holder) ReadAt(number uint64, p []byte, offset int64) (n int, err error) {
+func (h lender) ReadAt(number uint64, p []byte, offset int64) (n int, err error) {
 	err = h.within(func() (err error) {
 		n, err = h.t.shield.ReadAt(number, p, offset)
 		return err
@@ -120,7 +120,7 @@ func (h holder) ReadAt(number uint64, p []byte, offset int64) (n int, err error)
 }
 
 // Next finds holes and data.
-func (h holder) Next(number uint64, offset int64, hole bool) (at int64, err error) {
+func (h lender) Next(number uint64, offset int64, hole bool) (at int64, err error) {
 	seek := h.t.shield.NextData
 	if hole {
 		seek = h.t.shield.NextHole
@@ -133,14 +133,14 @@ func (h holder) Next(number uint64, offset int64, hole bool) (at int64, err erro
 }
 
 // Verify verifies what was read of a live file.
-func (h holder) Verify(number uint64) error {
+func (h lender) Verify(number uint64) error {
 	return h.within(func() error { return h.t.shield.Verify(number) })
 }
 
 func kindOf(in *index.Inode) file.Kind { return file.Kind(in.Mode & syscall.S_IFMT) }
 
 // item describes an inode.
-func (h holder) item(name string, in *index.Inode) snapshot.Item {
+func (h lender) item(name string, in *index.Inode) snapshot.Item {
 	i := snapshot.Item{
 		Name: name,
 		Info: file.Info{
@@ -156,4 +156,4 @@ func (h holder) item(name string, in *index.Inode) snapshot.Item {
 	return i
 }
 
-var _ direct.Holder = holder{}
+var _ direct.Holder = lender{}

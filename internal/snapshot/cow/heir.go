@@ -1,0 +1,160 @@
+package cow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
+	"stillpoint/internal/volume"
+)
+
+// A legacy is what a provider needs to pass its watches on.
+type legacy struct {
+	living atomic.Pointer[[]*filter] // all filters, for who can wait for no lock
+
+	mu     sync.Mutex // held while something is told to the holder or the guards
+	holder *holder.Holder
+	guards map[*guard.Guard]bool
+}
+
+// Bequeath gives all watches to a holder, those to come, too, in the place of
+// an earlier one. With nil there is none any more.
+func (p *Provider) Bequeath(h *holder.Holder) error {
+	p.legacy.mu.Lock()
+	defer p.legacy.mu.Unlock()
+	p.legacy.holder = h
+	if h == nil {
+		return nil
+	}
+	p.mu.Lock()
+	kept := map[volume.ID]*filter{}
+	for id := range p.kept {
+		kept[id] = p.filters[id]
+	}
+	p.mu.Unlock()
+	var errs []error
+	for id, f := range kept {
+		errs = append(errs, h.Keep(f.estate(id)))
+	}
+	for g := range p.legacy.guards {
+		_ = g.Follow(h.Handle(), h.Disarmed()) // that the guard is gone is for its set to say
+	}
+	return errors.Join(errs...)
+}
+
+func (f *filter) estate(id volume.ID) holder.Filter {
+	return holder.Filter{Name: string(id), Since: f.since, Group: f.events, Mount: f.root}
+}
+
+// Inherit takes over the watches of an earlier process, of which nothing has
+// been watched since, by the ids of their volumes. Those of volumes that are not
+// there any more it lets go of.
+func (p *Provider) Inherit(ctx context.Context, filters []holder.Filter) (taken []volume.ID, err error) {
+	t, err := p.host(ctx)
+	if err != nil {
+		for _, f := range filters {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, fmt.Errorf("take filters over: %w", err)
+	}
+	volumes := map[volume.ID]volume.Volume{}
+	for _, v := range t.Volumes() {
+		volumes[v.ID] = v
+	}
+	var errs []error
+	for _, of := range filters {
+		id := volume.ID(of.Name)
+		v, there := volumes[id]
+		if !there || !same(v, of.Mount) {
+			errs = append(errs, of.Close())
+			continue
+		}
+		if err := p.inherit(id, of); err != nil {
+			errs = append(errs, fmt.Errorf("take the filter of %s over: %w", id, err))
+			continue
+		}
+		taken = append(taken, id)
+	}
+	return taken, errors.Join(errs...)
+}
+
+// same tells whether a mount is of the volume as it is mounted now.
+func same(v volume.Volume, mount *os.File) bool {
+	root, err := open(v)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	var a, b syscall.Stat_t
+	err = errors.Join(syscall.Fstat(int(root.Fd()), &a), syscall.Fstat(int(mount.Fd()), &b))
+	return err == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+func (p *Provider) inherit(id volume.ID, of holder.Filter) error {
+	f := newFilter(of.Mount, of.Group)
+	f.since, f.inherited, f.users = of.Since, true, 1
+	if err := f.start(); err != nil {
+		return err
+	}
+	if err := f.arm(); err != nil { // it is, unless the holder could not
+		return errors.Join(err, f.stop())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.silence(f); err != nil {
+		return errors.Join(err, f.stop())
+	}
+	p.filters[id], p.kept[id] = f, true
+	p.count()
+	return nil
+}
+
+// count is called under mu when filters came or went.
+func (p *Provider) count() {
+	all := slices.Collect(maps.Values(p.filters))
+	p.legacy.living.Store(&all)
+}
+
+// keep gives a watch to the holder, if there is one. That it is gone is for who
+// has started it to notice.
+func (l *legacy) keep(id volume.ID, f *filter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder != nil {
+		_ = l.holder.Keep(f.estate(id))
+	}
+}
+
+// forget takes it back, so that the volume is not in use any more.
+func (l *legacy) forget(id volume.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder != nil {
+		_ = l.holder.Forget(string(id))
+	}
+}
+
+// guarded makes a guard see to it that the holder does what it is for.
+func (l *legacy) guarded(g *guard.Guard) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.guards[g] = true
+	if l.holder == nil {
+		return nil
+	}
+	return g.Follow(l.holder.Handle(), l.holder.Disarmed())
+}
+
+func (l *legacy) guardedNot(g *guard.Guard) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.guards, g)
+}

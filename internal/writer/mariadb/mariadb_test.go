@@ -1,0 +1,87 @@
+package mariadb
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/writertest"
+)
+
+func TestWriter(t *testing.T) {
+	writertest.Run(t, writertest.Host{
+		New:      func(testing.TB) writer.Writer { return New(Options{}) },
+		Start:    func(t testing.TB) writertest.App { return start(t) },
+		Suspends: true,
+	})
+}
+
+// A server is found, with all places that hold its data, and one with several
+// is not copied at several instants; what is left of one that ended is not
+// found.
+func TestDiscover(t *testing.T) {
+	other := owned(t)
+	for _, d := range []string{"log", "table", "linked"} {
+		run(t, "/bin/mkdir", other+"/"+d)
+	}
+	s := start(t, "--log-bin="+other+"/log/bin")
+	s.must("CREATE TABLE d.apart (a INT) ENGINE=InnoDB DATA DIRECTORY='" + other + "/table'")
+	run(t, "/bin/ln", "-s", other+"/linked", s.dir+"/data/linked")
+	in := s.instance(Options{})
+	about := in.About()
+	paths := slices.Sorted(slices.Values(about.Paths[1:]))
+	if want := []string{other + "/linked", other + "/log", other + "/table/d"}; about.Paths[0] != s.dir+"/data" || !slices.Equal(paths, want) {
+		t.Errorf("paths %q", about.Paths)
+	}
+	var version string
+	must(t, s.db.QueryRow("SELECT VERSION()").Scan(&version))
+	if about.Version == "" || !strings.HasPrefix(version, about.Version) {
+		t.Errorf("version %q, want %q", about.Version, version)
+	}
+	_, err := in.Prepare(s.soon(), writer.Need{Window: time.Minute})
+	want(t, err, problem.WriterFailed, writer.NotRetryable)
+	p, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
+	must(t, err)
+	must(t, p.Freeze(s.soon()))
+	_, err = p.Thaw(s.soon())
+	must(t, err)
+	s.stop()
+	if _, err := os.Stat(s.dir + "/s"); err != nil {
+		t.Errorf("no socket is left: %v", err)
+	}
+	all, err := New(Options{Sockets: []string{s.dir + "/s"}}).Discover(s.soon(), writer.Scope{})
+	must(t, err)
+	for _, in := range all {
+		if in.About().ID == s.ID() {
+			t.Error("what is left of a server is found")
+		}
+	}
+}
+
+func TestWays(t *testing.T) {
+	for version, want := range map[string][]string{
+		"10.11.19-MariaDB-0+deb12u1": stages.freeze, "11.4.2-MariaDB": stages.freeze, "10.4.1-MariaDB-log": stages.freeze,
+		"8.0.36": locks.freeze, "9.1.0-commercial": locks.freeze, "8.4": locks.freeze,
+		"10.3.39-MariaDB": nil, "5.7.44-log": nil, "": nil,
+	} {
+		w, err := wayOf(version)
+		if !slices.Equal(w.freeze, want) || (want == nil) != (problem.CodeOf(err) == problem.WriterFailed) {
+			t.Errorf("%q: %q, %v", version, w.freeze, err)
+		}
+	}
+	for grants, want := range map[string]string{
+		"GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION":                        "",
+		"GRANT RELOAD, PROCESS ON *.* TO `a`@`%`\nGRANT BACKUP_ADMIN,BINLOG_ADMIN ON *.* TO `a`@`%`": "",
+		"GRANT RELOAD, PROCESS ON *.* TO `a`@`%`":                                                    "BACKUP_ADMIN",
+		"GRANT ALL PRIVILEGES ON `d`.* TO `a`@`%`":                                                   "RELOAD",
+		"": "RELOAD",
+	} {
+		if got := locks.lacks(strings.Split(grants, "\n")); got != want {
+			t.Errorf("%q lacks %q, want %q", grants, got, want)
+		}
+	}
+}

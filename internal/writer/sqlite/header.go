@@ -1,0 +1,44 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// A header is what the first page of a database begins with
+// (sqlite.org/fileformat2.html, section 1.3).
+type header struct {
+	wal     bool   // the changes go to a write-ahead log first
+	version string // of the library that wrote last, empty in very old files
+}
+
+const (
+	headerSize = 100
+	magic      = "SQLite format 3\x00"
+	smallest   = 512 // page, and so file
+)
+
+// parse returns false for what only looks like a database, or not even that:
+// an encrypted one is bytes without a meaning.
+func parse(b []byte, size int64) (h header, ok bool) {
+	if len(b) < headerSize || string(b[:len(magic)]) != magic {
+		return h, false
+	}
+	page := int64(binary.BigEndian.Uint16(b[16:]))
+	if page == 1 {
+		page = 65536
+	}
+	switch {
+	case page < smallest || page&(page-1) != 0 || size%page != 0:
+		return h, false
+	case b[18] < 1 || b[18] > 2 || b[19] < 1 || b[19] > 2:
+		return h, false
+	case b[21] != 64 || b[22] != 32 || b[23] != 32:
+		return h, false
+	}
+	h.wal = b[18] == 2
+	if v := binary.BigEndian.Uint32(b[96:]); v > 0 {
+		h.version = fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1000%1000, v%1000)
+	}
+	return h, true
+}

@@ -1,0 +1,40 @@
+// Command guest is what the tests in a virtual machine have in it: it serves
+// them, keeps the machine busy while they look, and checks what came back.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const usage = `usage: guest serve               do what the test says, at the serial port
+       guest busy FOLDER         write there until SIGTERM
+       guest figures             print what busy did, and its longest write since the last time
+       guest check FOLDER A B    is this copy of one moment between A and B records?
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 1 && args[0] == "serve":
+		err = serve(ctx)
+	case len(args) == 2 && args[0] == "busy":
+		err = busy(ctx, args[1])
+	case len(args) == 1 && args[0] == "figures":
+		err = printFigures()
+	case len(args) == 4 && args[0] == "check":
+		err = check(ctx, args[1], args[2], args[3])
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		os.Exit(1)
+	}
+}
