@@ -267,6 +267,38 @@ func TestStuckAtGate(t *testing.T) {
 	})
 }
 
+// When the window is over, everybody goes on, also where somebody is stuck who
+// ends one of the snapshots.
+func TestWindowWhileStuck(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		v, second := r.second()
+		r.must(os.WriteFile(v.Dir+"/file", block('A'), 0o644))
+		ids++
+		pending, err := r.p.Prepare(t.Context(), fmt.Sprint("stuck", ids), []snapshot.Target{r.target, second})
+		r.must(err)
+		defer func() { r.must(pending.Abort(context.Background())) }()
+		file, err := os.OpenFile(v.Dir+"/file", os.O_RDWR, 0)
+		r.must(err)
+		defer file.Close()
+		r.must(pending.Hold(t.Context()))
+		stuck := pending.(*set).targets[0]
+		stuck.mu.Lock()
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := file.Write(block('B'))
+			wrote <- err
+		}()
+		select {
+		case err := <-wrote:
+			r.must(err)
+		case <-time.After(window + 2*time.Second):
+			t.Error("a write waits still")
+		}
+		stuck.mu.Unlock()
+		r.must(pending.Resume(t.Context()))
+	})
+}
+
 // What a thread does at the gate cannot be found out: it goes on, and there is
 // no set.
 func TestUnknownAtGate(t *testing.T) {
