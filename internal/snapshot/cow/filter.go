@@ -105,6 +105,7 @@ func (f *filter) startListener() {
 }
 
 func (f *filter) listen(s *slot) {
+	defer f.turns.remove(s)
 	buf := fanotify.NewBuffer(1)
 	for {
 		events, err := f.events.Read(buf)
@@ -118,7 +119,7 @@ func (f *filter) listen(s *slot) {
 			f.lose(err) // a live access failed: at least no other one shall
 		case errors.Is(err, fanotify.ErrNoRoom): // there is soon, see crowds
 		case err != nil:
-			return // closed
+			return // closed, or no descriptor to wait at: the watch starts another one
 		case f.turns.spare(s):
 			return
 		}

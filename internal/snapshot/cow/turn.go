@@ -57,7 +57,7 @@ type waiter struct {
 }
 
 func newTurns() *turns {
-	ts := &turns{now: &turn{}, most: manyListeners}
+	ts := &turns{now: &turn{}, most: manyListeners()}
 	ts.changed = sync.NewCond(&ts.mu)
 	return ts
 }

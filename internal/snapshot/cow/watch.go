@@ -3,6 +3,7 @@ package cow
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -19,8 +20,15 @@ const limit = 850 * time.Millisecond
 // tick is the time between two rounds of the watch.
 const tick = 50 * time.Millisecond
 
-// manyListeners is how many there can be when all of them are stuck.
-const manyListeners = 256
+// manyListeners is how many there can be when all of them are stuck. Each may
+// take a descriptor to wait at, of which there must always be some for events.
+func manyListeners() int {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 2 * listeners
+	}
+	return int(max(2*listeners, min(256, l.Cur/16)))
+}
 
 // For so many rounds of the watch an event may be unread that was there at all
 // of them.
