@@ -96,7 +96,7 @@ func TestAgentJSON(t *testing.T) {
 				Volume: "u", Provider: "cow", Code: problem.CacheFull, Reason: "why", Held: 1500 * time.Microsecond,
 				Cache: &snapshot.Cache{Dir: "/var/cache", Used: 2, Maximum: 2}, Gaps: []snapshot.Gap{{Path: "f", Code: problem.FileGone, Reason: "r"}},
 			}},
-			Uncovered: []capture.Uncovered{{Path: "/srv/tmp", Type: "tmpfs", Reason: "memory file system"}},
+			Uncovered:    []capture.Uncovered{{Path: "/srv/tmp", Type: "tmpfs", Reason: "memory file system"}},
 			Applications: []agent.KeptApplication{{ID: "db:1", Code: problem.WriterFailed, Reason: "no"}},
 		}), `{
   "id": "s",

@@ -100,7 +100,6 @@ type set struct {
 
 	mu        sync.Mutex
 	committed bool
-	resumed   bool
 }
 
 func (s *set) Instants() int  { return len(s.ts) }
