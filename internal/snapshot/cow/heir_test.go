@@ -24,7 +24,6 @@ import (
 const (
 	deadlockDir  = "STILLPOINT_TEST_DEADLOCK"
 	deadlockPath = "STILLPOINT_TEST_DEADLOCK_PATH"
-	deadlockHow  = "STILLPOINT_TEST_DEADLOCK_HOW"
 )
 
 // TestDeadlocked is a process that holds a snapshot and then hangs.
@@ -64,24 +63,22 @@ func TestDeadlocked(t *testing.T) {
 	check(err)
 	f := p.filters[found.ID]
 	f.turns.mu.Lock()
-	if os.Getenv(deadlockHow) == "all" {
-		f.marks.Lock()
-		f.notes.Lock()
-	}
+	f.marks.Lock()
+	f.notes.Lock()
 	select {}
 }
 
 // The process that holds a snapshot hangs, watch and all: it is ended, nobody
 // waits for long, and the filter is there for the next.
 func TestDeadlock(t *testing.T) {
-	each(t, func(t *testing.T, r *rig) { r.deadlock("all") })
+	each(t, func(t *testing.T, r *rig) { r.deadlock() })
 }
 
-func (r *rig) deadlock(how string) {
+func (r *rig) deadlock() {
 	r.must(os.WriteFile(r.path("file"), bytes.Repeat([]byte("x"), 1<<20), 0o644))
 	path := filepath.Join(r.TempDir(), "holder")
 	c := exec.Command(os.Args[0], "-test.run=^TestDeadlocked$")
-	c.Env = append(os.Environ(), deadlockDir+"="+r.dir, deadlockPath+"="+path, deadlockHow+"="+how)
+	c.Env = append(os.Environ(), deadlockDir+"="+r.dir, deadlockPath+"="+path)
 	in, err := c.StdinPipe()
 	r.must(err)
 	out, err := c.StdoutPipe()
