@@ -19,8 +19,8 @@ import (
 	"stillpoint/internal/snapshot"
 )
 
-// What the child of TestDeadlock is: the volume that it holds a snapshot of, the
-// socket of its holder, and what it locks for ever when it is told to.
+// What the child of TestDeadlock is told: the volume that it holds a snapshot of,
+// and the socket of its holder.
 const (
 	deadlockDir  = "STILLPOINT_TEST_DEADLOCK"
 	deadlockPath = "STILLPOINT_TEST_DEADLOCK_PATH"
