@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/cow/hot"
+	"stillpoint/internal/snapshot/cow/shield"
 	"stillpoint/internal/sys/fanotify"
 	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/volume"
@@ -32,6 +33,8 @@ type Options struct {
 	// and still be there. Each takes 1.7 KiB of the kernel's memory; 0 stands
 	// for as many as fit into a tenth of what there is.
 	Keep int64
+
+	through func(shield.Cache) shield.Cache // for tests: what originals go through on their way to the cache file
 
 	few  int                // for tests: how many that are
 	cold func(hot.Use) bool // for tests: what is not to be taken for hot
@@ -184,14 +187,22 @@ func (p *Provider) acquire(v volume.Volume) (*filter, error) {
 
 // giveBack stops the filter with its last user.
 func (p *Provider) giveBack(id volume.ID, f *filter) error {
+	if !p.last(id, f) {
+		return nil
+	}
+	return f.stop() // others do not wait for that
+}
+
+// last takes one user away, and with the last one the filter.
+func (p *Provider) last(id volume.ID, f *filter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f.users--; f.users > 0 {
-		return nil
+		return false
 	}
 	delete(p.filters, id)
 	p.count()
-	return f.stop()
+	return true
 }
 
 // Leftovers is empty: everything ends with the process.

@@ -55,27 +55,27 @@ func (c *crowds) disperse() {
 	}
 	go func() {
 		defer c.looking.Store(false)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		var largest *set
-		most := 0
-		for s := range c.sets {
-			if n := s.waiting(); n > most {
-				largest, most = s, n
-			}
-		}
-		if largest != nil {
+		if largest, most := c.largest(); largest != nil {
 			largest.crowded(most)
 		}
 	}()
 }
 
+func (c *crowds) largest() (largest *set, most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.sets {
+		if n := s.waiting(); n > most {
+			largest, most = s, n
+		}
+	}
+	return largest, most
+}
+
 // waiting is how many wait at the gates of a set.
 func (s *set) waiting() (n int) {
 	for _, t := range s.targets {
-		t.filter.queue.Lock()
-		n += len(t.filter.held)
-		t.filter.queue.Unlock()
+		n += t.filter.held()
 	}
 	return n
 }
@@ -84,10 +84,10 @@ func (s *set) waiting() (n int) {
 func (s *set) crowded(n int) {
 	s.crowd.waited.Store(int64(n))
 	s.crowd.cut()
-	for _, t := range s.targets {
+	_ = inParallel(s.targets, func(t *target) error {
 		t.lose(s.tooMany())
-		_ = t.filter.open(s, nil)
-	}
+		return t.filter.open(s, nil)
+	})
 }
 
 // tooMany is nil unless the set was given up for its crowd.

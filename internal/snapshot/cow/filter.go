@@ -5,10 +5,8 @@ import (
 	"errors"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"stillpoint/internal/snapshot/cow/shield"
 	"stillpoint/internal/sys/fanotify"
 	"stillpoint/internal/sys/inode"
 )
@@ -26,42 +24,24 @@ const beyond = 1 << 62
 // A filter sees every access to the files of one volume that might change
 // them, before it happens. The sets that take the volume share it.
 type filter struct {
-	root    *os.File // the private mount
-	events  *fanotify.Permission
-	quit    chan struct{}
-	ended   sync.WaitGroup
-	users   int     // under the provider's lock
-	working []*slot // under mu of the workers
-	workers sync.Mutex
+	root   *os.File // the private mount
+	events *fanotify.Permission
+	quit   chan struct{}
+	ended  sync.WaitGroup
+	users  int // under the provider's lock
 
 	instant chan struct{} // has room for the set that is at its instant
-
-	// mu is held for reading from the look at what follows to the answer,
-	// so that who changes that knows that everybody was answered by it.
-	mu      sync.RWMutex
-	owner   *set // at its instant
-	state   state
-	shields []*shield.Shield
-	armed   atomic.Pointer[[]*shield.Shield] // the same, for who cannot wait for mu
+	turns   *turns
+	marks   sync.Mutex // held while events are made to come, or not to
 
 	popularity popularity
 	pulse      pulse
 	since      time.Time // it exists
 	inherited  bool      // from an earlier agent
 
-	queue  sync.Mutex
-	held   []fanotify.Event // at the gate
-	mapped map[uint64]bool  // inodes that somebody has mapped shared since track
+	notes  sync.Mutex
+	mapped map[uint64]bool // inodes that somebody has mapped shared since track; nil before
 }
-
-// A state says what becomes of an event.
-type state int
-
-const (
-	passing  state = iota // it is answered; what the shields need is saved before
-	tracking              // the same, and new mappings are noted
-	gated                 // changes wait for the end of the gate
-)
 
 // startFilter starts to filter a volume. From now on files are opened so that
 // changes of them can be seen.
@@ -81,8 +61,7 @@ func startFilter(root *os.File) (*filter, error) {
 
 // newFilter makes a filter of its parts.
 func newFilter(mount *os.File, events *fanotify.Permission) *filter {
-	f := &filter{root: mount, events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), popularity: newPopularity(), since: time.Now()}
-	f.armed.Store(&[]*shield.Shield{})
+	f := &filter{root: mount, events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), turns: newTurns(), popularity: newPopularity(), since: time.Now()}
 	return f
 }
 
@@ -103,30 +82,36 @@ func (f *filter) start() error {
 	return nil
 }
 
-// stop ends the filter; who waits goes on.
+// stop ends the filter; who waits goes on. It does not wait for who is stuck.
 func (f *filter) stop() error {
 	err := f.events.Close()
 	close(f.quit)
-	f.ended.Wait()
-	return errors.Join(err, f.root.Close())
+	ended := make(chan error, 1)
+	go func() {
+		f.ended.Wait()
+		ended <- f.root.Close()
+	}()
+	select {
+	case rerr := <-ended:
+		return errors.Join(err, rerr)
+	case <-time.After(limit):
+		return errors.Join(err, errStuck)
+	}
 }
 
 func (f *filter) startListener() {
-	s := &slot{}
-	f.workers.Lock()
-	defer f.workers.Unlock()
-	f.working = append(f.working, s)
+	s := f.turns.add(&slot{listens: true})
 	f.ended.Go(func() { f.listen(s) })
 }
 
 func (f *filter) listen(s *slot) {
+	defer f.turns.remove(s)
 	buf := fanotify.NewBuffer(1)
 	for {
 		events, err := f.events.Read(buf)
 		for _, e := range events {
 			f.pulse.saw(e.FD)
-			s.begin(e)
-			f.handle(e, s)
+			f.handle(e, s, f.turns.begin(s, e))
 		}
 		var denied *fanotify.Denied
 		switch {
@@ -134,57 +119,79 @@ func (f *filter) listen(s *slot) {
 			f.lose(err) // a live access failed: at least no other one shall
 		case errors.Is(err, fanotify.ErrNoRoom): // there is soon, see crowds
 		case err != nil:
-			return // closed
+			return // closed, or no descriptor to wait at: the watch starts another one
+		case f.turns.spare(s):
+			return
 		}
 	}
 }
 
 // handle answers one event, now or at the end of the gate.
-func (f *filter) handle(e fanotify.Event, s *slot) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	a := &access{Event: e}
-	if f.state == gated && a.waits() {
-		if s.take() {
-			f.hold(e)
-		}
-		return
+func (f *filter) handle(e fanotify.Event, s *slot, t *turn) {
+	if f.answer(&access{Event: e}, s, t) {
+		f.turns.end(s)
+	} else {
+		f.turns.end(s)
+		f.events.Drop(e)
 	}
-	if f.state == tracking && a.maps() {
-		f.note(a.number())
-	}
-	f.save(a, f.shields)
-	if s.take() {
-		_ = f.events.Allow(e)
-	}
+	f.turns.rest(s)
 }
 
-// save saves what an access may change, for all snapshots. Of a file of which
-// they need nothing more there are soon no more events.
-func (f *filter) save(a *access, shields []*shield.Shield) {
+// answer tells whether the event is kept at the gate.
+func (f *filter) answer(a *access, s *slot, t *turn) (held bool) {
+	for t.state == gated && a.waits() {
+		again, held := f.turns.hold(s)
+		if held && f.events.Short() {
+			t.owner.p.crowds.disperse()
+		}
+		if again == nil {
+			return held
+		}
+		t = again
+	}
+	if t.state == tracking && a.maps() {
+		f.note(a.number())
+	}
+	if t.state != passing {
+		f.turns.cleared(s)
+	}
+	enough := f.save(a, t)
+	if f.turns.take(s) {
+		_ = f.events.Answer(a.Event)
+		if enough {
+			_ = f.events.Ignore(int(a.FD))
+		}
+	}
+	return false
+}
+
+// save saves what an access may change, for all snapshots. It tells whether
+// they need nothing more of the file, which has had events enough.
+func (f *filter) save(a *access, t *turn) (enough bool) {
 	if a.Offset >= beyond {
-		return // somebody asks whether there are events at all (package opened)
+		return false // somebody asks whether there are events at all (package opened)
 	}
 	unsaved := int64(0)
-	for _, s := range shields {
+	for _, s := range t.shields {
 		unsaved = max(unsaved, s.Unsaved(a.number()))
 	}
-	if (len(shields) > 0 || f.state == tracking) && f.popularity.count(a.number(), unsaved) && f.state == passing {
-		_ = f.events.Ignore(int(a.FD))
+	if len(t.shields) > 0 || t.state == tracking {
+		enough = f.popularity.count(a.number(), unsaved) && t.state == passing
 	}
 	if unsaved == 0 {
-		return
+		return enough
 	}
 	from, end, some := a.changes()
 	if !some {
-		return
+		return enough
 	}
 	if a.behind() {
 		from, end = 0, -1
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for _, s := range shields {
+	for _, s := range t.shields {
 		s.Save(ctx, a.number(), int(a.FD), from, end)
 	}
+	return enough
 }

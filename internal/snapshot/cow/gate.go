@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot/cow/shield"
@@ -15,9 +15,7 @@ import (
 func (f *filter) enter(ctx context.Context, s *set) error {
 	select {
 	case f.instant <- struct{}{}:
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.owner = s
+		f.turns.next(func(t *turn) bool { t.owner = s; return true })
 		return nil
 	case <-ctx.Done():
 		return problem.New(problem.Busy, "", fmt.Errorf("another snapshot of the volume is being taken: %w", ctx.Err()))
@@ -27,123 +25,196 @@ func (f *filter) enter(ctx context.Context, s *set) error {
 // leave is for the set that entered. Who still waits goes on.
 func (f *filter) leave(s *set) error {
 	err := f.open(s, nil)
-	f.mu.Lock()
-	f.owner = nil
-	f.mu.Unlock()
+	f.turns.next(func(t *turn) bool { t.owner = nil; return true })
 	<-f.instant
 	return err
 }
 
-// set is called with mu held.
-func (f *filter) set(shields []*shield.Shield) {
-	f.shields = shields
-	f.armed.Store(&shields)
-}
-
-// hold puts an event into the queue of those that wait for the instant. It is
-// called with mu held.
-func (f *filter) hold(e fanotify.Event) {
-	f.queue.Lock()
-	defer f.queue.Unlock()
-	f.held = append(f.held, e)
-	if f.events.Short() {
-		f.owner.p.crowds.disperse()
+// arm lets events come if they are needed as things are now, and else none.
+func (f *filter) arm() error {
+	f.marks.Lock()
+	defer f.marks.Unlock()
+	if t := f.turns.current(); len(t.shields) > 0 || t.state != passing {
+		f.pulse.arm(true)
+		return f.events.Arm(f.root)
 	}
+	err := f.events.Disarm(f.root)
+	if err == nil {
+		f.pulse.arm(false)
+	}
+	return err
 }
 
 // track arms the filter. It notes from now on who maps a file. Before that,
 // ignore ends the events of files that must not have any.
 func (f *filter) track(ignore func()) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.state, f.mapped = tracking, map[uint64]bool{}
-	f.pulse.arm(true)
+	f.notes.Lock()
+	f.mapped = map[uint64]bool{}
+	f.notes.Unlock()
+	t, _ := f.turns.next(func(t *turn) bool { t.state = tracking; return true })
+	f.turns.settled(t) // who is ignored from now on, is not by anybody's late word
 	f.popularity.forget()
 	if err := f.events.HeedAll(); err != nil {
 		return err
 	}
 	ignore()
-	return f.events.Arm(f.root)
+	return f.arm()
 }
 
 func (f *filter) note(number uint64) {
-	f.queue.Lock()
-	defer f.queue.Unlock()
-	f.mapped[number] = true
+	f.notes.Lock()
+	defer f.notes.Unlock()
+	if f.mapped != nil {
+		f.mapped[number] = true
+	}
 }
 
 // shut lets no change pass any more, and returns who was noted. Who was
 // answered before is past the filter.
 func (f *filter) shut() map[uint64]bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.state = gated
 	f.pulse.shut()
-	return f.mapped
+	t, _ := f.turns.next(func(t *turn) bool { t.state = gated; return true })
+	f.turns.settled(t)
+	f.notes.Lock()
+	defer f.notes.Unlock()
+	noted := f.mapped
+	f.mapped = nil
+	return noted
 }
 
 // open lets everybody go on, if the gate is that of s. With a shield, what they
-// may change is saved first, and so is everything from now on.
+// may change is saved first, and so is everything from now on. It waits for
+// those who were at the gate, and they for limit at most.
 func (f *filter) open(s *set, added *shield.Shield) error {
-	f.mu.Lock()
-	if f.owner != s {
-		f.mu.Unlock()
+	t, opened := f.turns.next(func(t *turn) bool {
+		if t.owner != s || t.state == passing && added == nil {
+			return false
+		}
+		t.state = passing
+		if added != nil {
+			t.shields = append(slices.Clone(t.shields), added)
+		}
+		return true
+	})
+	if !opened {
 		return nil
 	}
-	if added != nil {
-		f.set(append(slices.Clone(f.shields), added))
-	}
-	if f.state == passing && added == nil {
-		f.mu.Unlock()
-		return nil
-	}
-	f.state = passing
 	f.pulse.opened()
-	f.queue.Lock()
-	held := f.held
-	f.held = nil
-	f.queue.Unlock()
-	shields := f.shields
-	var err error
-	if len(shields) == 0 {
-		err = f.disarm()
+	f.answerHeld()
+	if added != nil {
+		f.turns.settled(t)
 	}
-	f.mu.Unlock()
-	// Who comes now finds the new shields, so these can be answered at leisure.
-	// No shield can be taken away meanwhile.
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	var wait sync.WaitGroup
-	for part := range slices.Chunk(held, max(1, (len(held)+listeners-1)/listeners)) {
-		wait.Go(func() {
-			for _, e := range part {
-				f.save(&access{Event: e}, shields)
-				_ = f.events.Allow(e)
+	return f.arm()
+}
+
+// answerHeld saves what those may change who were at the gate, and lets them go
+// on. For who is left when the time of all of them is over, the watch does.
+func (f *filter) answerHeld() {
+	var workers []*slot
+	for range min(listeners, f.turns.openHeld(time.Now())) {
+		s := f.turns.add(&slot{})
+		workers = append(workers, s)
+		f.ended.Go(func() {
+			defer f.turns.remove(s)
+			for {
+				e, t, some := f.turns.nextHeld(s)
+				if !some {
+					return
+				}
+				f.handle(e, s, t)
 			}
 		})
 	}
-	wait.Wait()
-	return err
+	f.turns.until(func() bool {
+		for _, s := range workers {
+			if s.stage != out && slices.Contains(f.turns.slots, s) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
-// remove takes a shield away.
-func (f *filter) remove(s *shield.Shield) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.set(slices.DeleteFunc(slices.Clone(f.shields), func(o *shield.Shield) bool { return o == s }))
-	if len(f.shields) > 0 || f.state != passing {
-		return nil
+// openHeld returns how many wait that were held.
+func (ts *turns) openHeld(now time.Time) int {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, e := range ts.held {
+		ts.opening = append(ts.opening, waiter{e, now})
 	}
-	return f.disarm()
+	ts.held = nil
+	return len(ts.opening)
+}
+
+// nextHeld begins the next one of those who were held.
+func (ts *turns) nextHeld(s *slot) (fanotify.Event, *turn, bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if len(ts.opening) == 0 {
+		return nobody, nil, false
+	}
+	w := ts.opening[0]
+	ts.opening = ts.opening[1:]
+	return w.event, ts.start(s, w.event, w.since), true
+}
+
+// due takes those who were held and whose time is over, and returns the turn that
+// it is.
+func (ts *turns) due(now time.Time) (events []fanotify.Event, t *turn) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for len(ts.opening) > 0 && now.Sub(ts.opening[0].since) >= limit {
+		events = append(events, ts.opening[0].event)
+		ts.opening = ts.opening[1:]
+	}
+	return events, ts.now
+}
+
+// allHeld takes all who were held, or are.
+func (ts *turns) allHeld() []fanotify.Event {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	events := ts.held
+	for _, w := range ts.opening {
+		events = append(events, w.event)
+	}
+	ts.held, ts.opening = nil, nil
+	return events
+}
+
+// remove takes a shield away. When somebody who is stuck may still use it, wait
+// waits for him, and else is nil.
+func (f *filter) remove(s *shield.Shield) (wait func(), err error) {
+	t, _ := f.turns.next(func(t *turn) bool {
+		t.shields = slices.DeleteFunc(slices.Clone(t.shields), func(o *shield.Shield) bool { return o == s })
+		return true
+	})
+	f.turns.settled(t)
+	unused := func() bool {
+		return !slices.ContainsFunc(f.turns.past, func(p *turn) bool { return slices.Contains(p.shields, s) })
+	}
+	f.turns.mu.Lock()
+	if !unused() {
+		wait = func() { f.turns.until(unused) }
+	}
+	f.turns.mu.Unlock()
+	return wait, f.arm()
 }
 
 // waiting tells which threads wait at the gate.
 func (f *filter) waiting() map[int]bool {
-	f.queue.Lock()
-	defer f.queue.Unlock()
+	f.turns.mu.Lock()
+	defer f.turns.mu.Unlock()
 	tids := map[int]bool{}
-	for _, e := range f.held {
+	for _, e := range f.turns.held {
 		tids[int(e.TID)] = true
 	}
 	return tids
+}
+
+// held is how many do.
+func (f *filter) held() int {
+	f.turns.mu.Lock()
+	defer f.turns.mu.Unlock()
+	return len(f.turns.held)
 }

@@ -104,7 +104,7 @@ func (p *Provider) inherit(id volume.ID, of holder.Filter) error {
 	if err := f.start(); err != nil {
 		return err
 	}
-	if err := f.disarm(); err != nil { // it is, unless the holder could not
+	if err := f.arm(); err != nil { // it is, unless the holder could not
 		return errors.Join(err, f.stop())
 	}
 	p.mu.Lock()

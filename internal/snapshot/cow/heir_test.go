@@ -19,12 +19,11 @@ import (
 	"stillpoint/internal/snapshot"
 )
 
-// What the child of TestDeadlock is: the volume that it holds a snapshot of, the
-// socket of its holder, and what it locks for ever when it is told to.
+// What the child of TestDeadlock is told: the volume that it holds a snapshot of,
+// and the socket of its holder.
 const (
 	deadlockDir  = "STILLPOINT_TEST_DEADLOCK"
 	deadlockPath = "STILLPOINT_TEST_DEADLOCK_PATH"
-	deadlockHow  = "STILLPOINT_TEST_DEADLOCK_HOW"
 )
 
 // TestDeadlocked is a process that holds a snapshot and then hangs.
@@ -63,24 +62,23 @@ func TestDeadlocked(t *testing.T) {
 	_, err = os.Stdin.Read(make([]byte, 1))
 	check(err)
 	f := p.filters[found.ID]
-	f.mu.Lock()
-	if os.Getenv(deadlockHow) == "all" {
-		f.workers.Lock() // and so the watch
-	}
+	f.turns.mu.Lock()
+	f.marks.Lock()
+	f.notes.Lock()
 	select {}
 }
 
 // The process that holds a snapshot hangs, watch and all: it is ended, nobody
 // waits for long, and the filter is there for the next.
 func TestDeadlock(t *testing.T) {
-	each(t, func(t *testing.T, r *rig) { r.deadlock("all") })
+	each(t, func(t *testing.T, r *rig) { r.deadlock() })
 }
 
-func (r *rig) deadlock(how string) {
+func (r *rig) deadlock() {
 	r.must(os.WriteFile(r.path("file"), bytes.Repeat([]byte("x"), 1<<20), 0o644))
 	path := filepath.Join(r.TempDir(), "holder")
 	c := exec.Command(os.Args[0], "-test.run=^TestDeadlocked$")
-	c.Env = append(os.Environ(), deadlockDir+"="+r.dir, deadlockPath+"="+path, deadlockHow+"="+how)
+	c.Env = append(os.Environ(), deadlockDir+"="+r.dir, deadlockPath+"="+path)
 	in, err := c.StdinPipe()
 	r.must(err)
 	out, err := c.StdoutPipe()

@@ -87,13 +87,10 @@ func (s *set) enter(ctx context.Context) error {
 }
 
 func (s *set) leave() error {
-	var errs []error
-	for _, t := range s.entered {
-		errs = append(errs, t.filter.leave(s))
-	}
+	err := inParallel(s.entered, func(t *target) error { return t.filter.leave(s) })
 	s.entered = nil
 	s.p.crowds.open(s)
-	return errors.Join(errs...)
+	return err
 }
 
 // watched begins the time in which the guard lets volumes be frozen.
@@ -127,10 +124,10 @@ func (s *set) suspend(ctx context.Context) error {
 // same time.
 func (s *set) expire() {
 	s.expired.Store(true)
-	for _, t := range s.targets {
+	_ = inParallel(s.targets, func(t *target) error {
 		t.lose(errLate)
-		_ = t.filter.open(s, nil)
-	}
+		return t.filter.open(s, nil)
+	})
 	s.still()
 }
 
@@ -138,11 +135,17 @@ func (s *set) inTime() error {
 	if err := s.tooMany(); err != nil {
 		return err
 	}
+	if err := s.spoiled.Load(); err != nil {
+		return *err
+	}
 	if s.expired.Load() {
 		return problem.Newf(problem.FreezeBlocked, s.id, "the instant could not be fixed within %s, so everybody was let go on: the server has too much to do", window)
 	}
 	return nil
 }
+
+// spoil is told why there can be no set any more. It waits for nobody.
+func (s *set) spoil(err error) { s.spoiled.CompareAndSwap(nil, &err) }
 
 // track brings the indexes up to date and finds what is hot, while new
 // mappings are noted. Who was about to map a file when that began has done so

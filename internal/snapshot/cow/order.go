@@ -1,8 +1,10 @@
 package cow
 
 import (
+	"errors"
 	"slices"
 	"strings"
+	"sync"
 
 	"stillpoint/internal/volume"
 )
@@ -43,4 +45,16 @@ func holding(ts []*target, path string) (found *target) {
 		}
 	}
 	return found
+}
+
+// inParallel does the same for several targets, none of which waits for
+// another one that is stuck.
+func inParallel(ts []*target, do func(*target) error) error {
+	errs := make([]error, len(ts))
+	var wait sync.WaitGroup
+	for i, t := range ts {
+		wait.Go(func() { errs[i] = do(t) })
+	}
+	wait.Wait()
+	return errors.Join(errs...)
 }

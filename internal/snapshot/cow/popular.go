@@ -54,12 +54,14 @@ func (p *popularity) forget() {
 
 // savePopular saves popular files whole. It ends with the filter.
 func (f *filter) savePopular() {
+	s := f.turns.add(&slot{})
+	defer f.turns.remove(s)
 	for {
 		select {
 		case <-f.quit:
 			return
 		case number := <-f.popularity.wanted:
-			for f.saveNext(number) {
+			for f.saveNext(s, number) {
 			}
 		}
 	}
@@ -67,15 +69,16 @@ func (f *filter) savePopular() {
 
 // saveNext saves some more of a file, and ends its events when nothing is left.
 // It tells whether there is more to do.
-func (f *filter) saveNext(number uint64) (more bool) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	if f.state != passing || len(f.shields) == 0 {
+func (f *filter) saveNext(s *slot, number uint64) (more bool) {
+	t := f.turns.work(s)
+	defer f.turns.rest(s)
+	defer f.turns.end(s)
+	if t.state != passing || len(t.shields) == 0 {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	for _, s := range f.shields {
+	for _, s := range t.shields {
 		switch s.SaveMore(ctx, number) {
 		case shield.More:
 			return true

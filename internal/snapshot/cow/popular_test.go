@@ -6,11 +6,11 @@ import "testing"
 // soon after.
 func TestPopularBeforeTheInstant(t *testing.T) {
 	const number, events, size = 7, 1000, 1000 * eventCost
-	f := &filter{popularity: newPopularity(), state: tracking}
+	f := &filter{popularity: newPopularity()}
 	for range events {
 		a := &access{known: true}
 		a.st.Ino = number
-		f.save(a, nil)
+		f.save(a, &turn{state: tracking})
 	}
 	for range often {
 		f.popularity.count(number, size)

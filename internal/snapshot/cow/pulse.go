@@ -10,9 +10,7 @@ import (
 // A pulse says whether a filter lives, to who would end it else: it can be asked
 // without any lock, which might be what it hangs on.
 type pulse struct {
-	ticked  atomic.Int64 // when the watch last went round, in ns since pulseEpoch; 0 before
-	free    atomic.Int64 // when the filter's lock was last to be had; 0 before
-	asking  atomic.Bool  // for that
+	ticked  atomic.Int64 // when the watch last went round and found nobody who waits for too long, in ns since pulseEpoch; 0 before
 	gate    atomic.Int64 // since when the gate is shut; 0 while it is open
 	armed   atomic.Bool
 	highest atomic.Int32 // descriptor of an event so far
@@ -25,11 +23,7 @@ func pulseTime() int64 { return int64(time.Since(pulseEpoch)) + 1 }
 
 // staleSign is how old a sign of life may be. Together with the time of who waits
 // for it, it must stay well below what anybody may wait for an answer.
-const staleSign = 2 * limit / 9
-
-// lockedMost is for how long the filter's lock may not be had. Meanwhile everybody
-// is let go on by the watch, but each only after its patience.
-const lockedMost = 3 * time.Second
+const staleSign = 4 * tick
 
 // overtime is how long a gate may stay shut after its window, when those at it
 // should long have been let go on.
@@ -37,6 +31,7 @@ const overtime = 500 * time.Millisecond
 
 func (p *pulse) shut()       { p.gate.Store(pulseTime()) }
 func (p *pulse) opened()     { p.gate.Store(0) }
+func (p *pulse) wentRound()  { p.ticked.Store(pulseTime()) }
 func (p *pulse) arm(is bool) { p.armed.Store(is) }
 func (p *pulse) saw(fd int32) { // one of several at a time
 	for {
@@ -57,30 +52,7 @@ func (p *pulse) well() bool {
 		}
 		return 0
 	}
-	return since(&p.ticked) <= staleSign && since(&p.free) <= lockedMost && since(&p.gate) <= window+overtime
-}
-
-// goRound is called by the watch.
-func (f *filter) goRound() {
-	f.pulse.ticked.Store(pulseTime())
-	if !f.pulse.asking.CompareAndSwap(false, true) {
-		return // it still waits
-	}
-	go func() {
-		f.mu.RLock()
-		f.pulse.free.Store(pulseTime())
-		f.mu.RUnlock()
-		f.pulse.asking.Store(false)
-	}()
-}
-
-// disarm ends the events. It is called with mu held.
-func (f *filter) disarm() error {
-	err := f.events.Disarm(f.root)
-	if err == nil {
-		f.pulse.arm(false)
-	}
-	return err
+	return since(&p.ticked) <= staleSign && since(&p.gate) <= window+overtime
 }
 
 // well tells whether all filters of a set are.

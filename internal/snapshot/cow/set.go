@@ -1,6 +1,7 @@
 package cow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type set struct {
 
 	timer   *time.Timer // ends the window
 	expired atomic.Bool
+	spoiled atomic.Pointer[error] // why it can be none any more
 	crowd   crowd
 
 	mu      sync.Mutex
@@ -136,13 +138,17 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 			return nil, t.failed("commit", errors.New("its writes are not suspended"))
 		}
 		if err := t.capture(ctx, instant); err != nil {
-			return nil, t.failed("commit", err)
+			return nil, cmp.Or(s.inTime(), t.failed("commit", err))
 		}
 	}
-	for _, t := range s.targets {
+	err := inParallel(s.targets, func(t *target) error {
 		if err := t.filter.open(s, t.shield); err != nil {
-			return nil, t.failed("commit", err)
+			return t.failed("commit", err)
 		}
+		return nil
+	})
+	if err = cmp.Or(err, s.inTime()); err != nil { // before anything else says that it is lost
+		return nil, err
 	}
 	for _, t := range s.targets {
 		if err := t.saved(); err != nil {
@@ -176,8 +182,8 @@ func (s *set) Resume(ctx context.Context) error {
 		return nil
 	}
 	s.held, s.resumed = false, true
-	if s.timer != nil {
-		s.timer.Stop()
+	if s.timer != nil && s.taken {
+		s.timer.Stop() // the gates are open
 	}
 	var errs []error
 	for _, t := range slices.Backward(s.order) {
@@ -185,6 +191,10 @@ func (s *set) Resume(ctx context.Context) error {
 	}
 	if s.still != nil {
 		s.still()
+	}
+	errs = append(errs, inParallel(s.entered, func(t *target) error { return t.filter.open(s, nil) }))
+	if s.timer != nil {
+		s.timer.Stop()
 	}
 	if late, err := s.guard.Done(); err != nil || late {
 		for _, t := range s.targets {

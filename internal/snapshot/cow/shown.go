@@ -129,10 +129,10 @@ func (t *target) note(number uint64, a inode.Attributes) {
 func (t *target) Root() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.view == nil && t.err == nil && !t.released {
+	if t.view == nil && t.lost.Load() == nil && !t.released {
 		var err error
 		if t.view, err = view.Mount(shown{t}, view.Options{}); err != nil {
-			t.err = problem.New(problem.SnapshotLost, t.ID(), err)
+			t.lose(err)
 		}
 	}
 	if t.view == nil {

@@ -64,9 +64,9 @@ func (p *Provider) Watched() []snapshot.Watched {
 	defer p.mu.Unlock()
 	var all []snapshot.Watched
 	for id, f := range p.filters {
-		w := snapshot.Watched{Volume: id, Kept: p.kept[id], Armed: len(*f.armed.Load()) > 0, Since: f.since, Inherited: f.inherited}
-		for i := range f.working {
-			w.Events += f.working[i].count()
+		w := snapshot.Watched{
+			Volume: id, Kept: p.kept[id], Armed: len(f.turns.current().shields) > 0, Events: f.turns.count(),
+			Since: f.since, Inherited: f.inherited,
 		}
 		all = append(all, w)
 	}
@@ -74,11 +74,11 @@ func (p *Provider) Watched() []snapshot.Watched {
 	return all
 }
 
-// count is how many events the slot has seen.
-func (s *slot) count() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.events
+// count is how many events there were.
+func (ts *turns) count() int64 {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	return ts.taken
 }
 
 // morePaths is how many files are named for each process.

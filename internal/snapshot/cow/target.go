@@ -59,9 +59,10 @@ type target struct {
 
 	lent lending // to who reads without the view
 
+	lost     atomic.Pointer[error] // why the snapshot is given up
+	losable  atomic.Pointer[shield.Shield]
 	mu       sync.Mutex
 	view     *view.View
-	err      error
 	released bool
 
 	// faultsMu is for what a shield asks for and tells, while it has locks of
@@ -141,10 +142,22 @@ func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
 	if err = t.forgetTouched(); err != nil {
 		return err
 	}
-	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.cache.File, shield.Options{
+	t.shield = shield.New(t.index, int(t.filter.root.Fd()), t.originals(), shield.Options{
 		Touched: t.explained, Distrusted: t.distrusted(), Instant: instant, Flags: t.flags, Fault: t.fault,
 	})
+	t.losable.Store(t.shield)
+	if err := t.lost.Load(); err != nil {
+		t.shield.Lose(*err)
+	}
 	return t.copyHot(ctx)
+}
+
+// originals is where they are saved.
+func (t *target) originals() shield.Cache {
+	if through := t.set.p.o.through; through != nil {
+		return through(t.cache.File)
+	}
+	return t.cache.File
 }
 
 // failed gives an error of the target the code of a failed snapshot, unless it
@@ -174,29 +187,27 @@ func (t *target) Cached() int64 { return t.cache.Stats().Used }
 
 // Err is nil as long as all that was to be saved could be.
 func (t *target) Err() error {
+	if err := t.lost.Load(); err != nil {
+		return *err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err == nil && t.released {
+	if t.released {
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
 	}
-	if t.err == nil {
-		if err := t.saved(); err != nil {
-			t.err = problem.New(problem.SnapshotLost, t.ID(), err)
-			t.shield.Lose(t.err)
-		}
+	if err := t.saved(); err != nil {
+		t.lose(err)
+		return *t.lost.Load()
 	}
-	return t.err
+	return nil
 }
 
-// lose gives the snapshot up.
+// lose gives the snapshot up. It waits for nobody, who may be stuck.
 func (t *target) lose(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = problem.New(problem.SnapshotLost, t.ID(), err)
-	}
-	if t.shield != nil {
-		t.shield.Lose(t.err)
+	err = problem.New(problem.SnapshotLost, t.ID(), err)
+	t.lost.CompareAndSwap(nil, &err)
+	if s := t.losable.Load(); s != nil {
+		s.Lose(*t.lost.Load())
 	}
 }
 
@@ -214,34 +225,23 @@ func (t *target) Release(ctx context.Context) error {
 	t.leaveSpace()
 	t.borrowed.giveBack()
 	var errs []error
+	var wait func()
 	if t.shield != nil {
-		errs = append(errs, t.endLending(), t.filter.remove(t.shield))
+		errs = append(errs, t.endLending())
+		stuck, err := t.filter.remove(t.shield)
+		wait, errs = stuck, append(errs, err)
 	}
 	if t.view != nil {
 		errs = append(errs, t.view.Close())
 	}
-	if t.shield != nil {
-		t.shield.Close()
-	}
-	if t.flags != nil {
-		errs = append(errs, t.flags.Close())
-	}
-	if t.touched != nil {
-		errs = append(errs, t.touched.Close())
-	}
-	if t.index != nil {
-		errs = append(errs, t.index.Close())
-	} else if t.builder != nil {
-		errs = append(errs, t.builder.Close())
-	}
-	if t.keeper != nil {
-		errs = append(errs, t.keeper.Close())
-	}
-	if t.cache != nil {
-		errs = append(errs, t.cache.Close())
-	}
-	if t.filter != nil {
-		errs = append(errs, t.set.p.giveBack(t.Volume(), t.filter))
+	if wait == nil {
+		errs = append(errs, t.close())
+	} else {
+		errs = append(errs, errStuck)
+		go func() {
+			wait()
+			_ = t.close() // nobody is there to be told
+		}()
 	}
 	errs = append(errs, t.set.gone())
 	if err := errors.Join(errs...); err != nil {

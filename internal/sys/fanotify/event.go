@@ -154,17 +154,42 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 	return b.events, denied
 }
 
-// Allow lets the one who waits go on, and closes the event's descriptor. That
-// can be the last one of a deleted file: while the file system is frozen it
-// then waits for the thaw, unless something else keeps the file.
+// Allow lets the one who waits go on, and closes the event's descriptor: it is
+// Answer and Drop.
 func (p *Permission) Allow(e Event) error {
-	err := p.answer(e.FD)
-	unix.Close(int(e.FD))
-	p.room.give(1)
-	if err != nil {
+	defer p.Drop(e)
+	return p.Answer(e)
+}
+
+// Answer lets the one who waits go on. It never waits itself. The descriptor
+// stays, so that nobody else's gets its number, which is all that an answer
+// tells events apart by. Drop must follow.
+func (p *Permission) Answer(e Event) error {
+	if err := p.answer(e.FD); err != nil {
 		return failed("write", "fanotify", err)
 	}
 	return nil
+}
+
+// Drop closes the descriptor of an event that is answered. It can be the last
+// one of a deleted file: while the file system is frozen it then waits for the
+// thaw, unless something else keeps the file.
+func (p *Permission) Drop(e Event) {
+	unix.Close(int(e.FD))
+	p.room.give(1)
+}
+
+// Unread is how many events wait to be read.
+func (p *Permission) Unread() (n int, err error) {
+	err = p.using(func() error {
+		size, err := unix.IoctlGetUint32(p.fd, unix.TIOCINQ) // FIONREAD, which counts events as those without a range
+		n = int(size) / metadataSize
+		return err
+	})
+	if err != nil {
+		return 0, failed("ioctl FIONREAD", "fanotify", err)
+	}
+	return n, nil
 }
 
 // AllowLost answers all events that another process read from this group with
@@ -184,19 +209,16 @@ func (p *Permission) answer(fd int32) error {
 	var response [8]byte // struct fanotify_response
 	native.PutUint32(response[:], uint32(fd))
 	native.PutUint32(response[4:], unix.FAN_ALLOW)
-	p.use.RLock()
-	defer p.use.RUnlock()
-	if p.over {
-		return os.ErrClosed
-	}
-	for {
-		_, err := unix.Write(p.fd, response[:])
-		switch err {
-		case unix.EINTR:
-		case unix.ENOENT: // the one who waited was killed
-			return nil
-		default:
-			return err
+	return p.answering(func() error {
+		for {
+			_, err := unix.Write(p.fd, response[:])
+			switch err {
+			case unix.EINTR:
+			case unix.ENOENT: // the one who waited was killed
+				return nil
+			default:
+				return err
+			}
 		}
-	}
+	})
 }

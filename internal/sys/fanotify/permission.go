@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,8 +29,11 @@ type Permission struct {
 
 	waiters waiters
 
-	use  sync.RWMutex // held for reading while fd is in use, for writing to close it
-	over bool
+	use    sync.Mutex // held for moments
+	users  int        // who is about fd; the last one closes it
+	over   bool
+	closed error         // what came of that
+	gone   chan struct{} // closed then
 
 	room  *room         // for events that are read and not answered
 	ended chan struct{} // closed by Close
@@ -86,7 +90,7 @@ func adopt(fd int) (*Permission, error) {
 		unix.Close(fd)
 		return nil, failed("eventfd", "fanotify", err)
 	}
-	return &Permission{fd: fd, wake: wake, room: room, ended: make(chan struct{})}, nil
+	return &Permission{fd: fd, wake: wake, room: room, ended: make(chan struct{}), gone: make(chan struct{})}, nil
 }
 
 // File returns a duplicate of the group's descriptor, to be passed on to a
@@ -108,18 +112,55 @@ func (p *Permission) File() (*os.File, error) {
 
 // using runs f while the group cannot be closed.
 func (p *Permission) using(f func() error) error {
-	p.use.RLock()
-	defer p.use.RUnlock()
-	if p.over {
+	p.use.Lock()
+	over := p.over
+	if !over {
+		p.users++
+	}
+	p.use.Unlock()
+	if over {
 		return os.ErrClosed
 	}
+	defer p.leave()
 	return f()
 }
+
+// answering is using for who gives an answer, which is of use as long as somebody
+// else still has the group.
+func (p *Permission) answering(f func() error) error {
+	p.use.Lock()
+	gone := p.over && p.users == 0
+	if !gone {
+		p.users++
+	}
+	p.use.Unlock()
+	if gone {
+		return os.ErrClosed
+	}
+	defer p.leave()
+	return f()
+}
+
+// leave closes the group if it is over and nobody uses it.
+func (p *Permission) leave() {
+	p.use.Lock()
+	defer p.use.Unlock()
+	if p.users--; p.users > 0 || !p.over {
+		return
+	}
+	p.closed = errors.Join(p.waiters.close(), unix.Close(p.fd), unix.Close(p.wake))
+	close(p.gone)
+}
+
+// endTime is how long Close waits for those who read the group, or answer. They
+// are done at once, unless the kernel keeps them.
+const endTime = 500 * time.Millisecond
 
 // Close ends the group: everyone who waits is let go on, unless another
 // process has the group open; reads end with os.ErrClosed. Descriptors of
 // events that were read and not answered stay open until Allow is called. It
-// may be called twice.
+// may be called twice. When somebody does not come back from the kernel, Close
+// fails, and he ends the group when he does.
 func (p *Permission) Close() (err error) {
 	p.once.Do(func() { err = p.end() })
 	return err
@@ -130,10 +171,19 @@ func (p *Permission) end() error {
 	// Those who poll see this for as long as they look, since nobody reads it.
 	_, werr := unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.use.Lock()
-	defer p.use.Unlock()
 	p.over = true
-	return errors.Join(werr, p.waiters.close(), unix.Close(p.fd), unix.Close(p.wake))
+	p.users++
+	p.use.Unlock()
+	p.leave()
+	select {
+	case <-p.gone:
+		return errors.Join(werr, p.closed)
+	case <-time.After(endTime):
+		return errors.Join(werr, failed("close", "fanotify", errInUse))
+	}
 }
+
+var errInUse = errors.New("somebody who uses the group does not come back from the kernel")
 
 // Able tells why this kernel has no content events, or why this process may
 // not have them; nil if it can.

@@ -370,3 +370,88 @@ func TestOpenTruncate(t *testing.T) {
 		}
 	})
 }
+
+// Who is answered goes on while the descriptor stays, and those whom nobody has
+// read are counted.
+func TestAnswer(t *testing.T) {
+	onVolumes(t, func(t *testing.T, dir string) {
+		fs := openDir(t, dir)
+		p := newGroup(t)
+		must(t, p.Watch(fs))
+		f := create(t, dir+"/file", 4096)
+		must(t, p.Arm(fs))
+		const many = 3
+		done := make(chan error, many)
+		for range many {
+			go func() {
+				_, err := unix.Pwrite(int(f.Fd()), []byte("x"), 0)
+				done <- err
+			}()
+		}
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			n, err := p.Unread()
+			must(t, err)
+			if n == many {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d of %d wait", n, many)
+			}
+		}
+		b := NewBuffer(1)
+		for i := range many {
+			events, err := p.Read(b)
+			must(t, err)
+			e := events[0]
+			if n, err := p.Unread(); err != nil || n != many-1-i {
+				t.Errorf("unread are %d, %v", n, err)
+			}
+			must(t, p.Answer(e))
+			must(t, <-done)
+			if _, err := unix.Pread(int(e.FD), make([]byte, 1), 0); err != nil {
+				t.Errorf("its descriptor: %v", err)
+			}
+			p.Drop(e)
+		}
+		must(t, p.Close())
+		if _, err := p.Unread(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("closed: %v", err)
+		}
+	})
+}
+
+// Close does not wait for who does not come back, who can still answer, and then
+// ends the group.
+func TestCloseInUse(t *testing.T) {
+	onVolumes(t, func(t *testing.T, dir string) {
+		fs := openDir(t, dir)
+		p := newGroup(t)
+		must(t, p.Watch(fs))
+		f := create(t, dir+"/file", 4096)
+		must(t, p.Arm(fs))
+		done := make(chan error, 1)
+		go func() {
+			_, err := unix.Pwrite(int(f.Fd()), []byte("x"), 0)
+			done <- err
+		}()
+		events, err := p.Read(NewBuffer(1))
+		must(t, err)
+		inside, back := make(chan struct{}), make(chan struct{})
+		used := make(chan error, 1)
+		go func() {
+			used <- p.using(func() error { close(inside); <-back; return nil })
+		}()
+		<-inside
+		if err := p.Close(); !errors.Is(err, errInUse) {
+			t.Errorf("close: %v", err)
+		}
+		must(t, p.Allow(events[0]))
+		must(t, <-done)
+		close(back)
+		must(t, <-used)
+		<-p.gone
+		if err := p.Answer(events[0]); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("an answer after the end: %v", err)
+		}
+	})
+}
