@@ -212,6 +212,7 @@ type pending struct {
 
 func (p *pending) Instants() int                    { return p.ready.Instants }
 func (p *pending) Suspends() bool                   { return p.ready.Suspends }
+func (p *pending) Ready(ctx context.Context) error  { return p.step(ctx, "ready") }
 func (p *pending) Hold(ctx context.Context) error   { return p.step(ctx, "hold") }
 func (p *pending) Resume(ctx context.Context) error { return p.step(ctx, "resume") }
 func (p *pending) Abort(ctx context.Context) error  { return p.step(ctx, "abort") }

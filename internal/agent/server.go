@@ -306,6 +306,11 @@ func (s *Server) step(r *http.Request) (any, error) {
 		return nil, errNoSession
 	}
 	switch step := r.PathValue("step"); step {
+	case "ready":
+		if readier, ok := pending.(snapshot.Readier); ok {
+			return nil, readier.Ready(r.Context())
+		}
+		return nil, nil
 	case "hold":
 		return nil, pending.Hold(r.Context())
 	case "resume":

@@ -5,7 +5,7 @@
 //
 // # The order
 //
-//	providers prepare ─ writers prepare ─ quiet time
+//	providers prepare ─ writers prepare ─ quiet time ─ providers get ready
 //	  ─ writers freeze, all at once
 //	    ─ hold all ─ commit all ─ resume all
 //	  ─ thaw all, at once
@@ -193,7 +193,22 @@ func (t *taking) take(ctx context.Context) (*Capture, error) {
 			return nil, errors.Join(err, t.end())
 		}
 	}
+	if err := t.ready(ctx); err != nil {
+		return nil, errors.Join(err, t.end())
+	}
 	return t.window(ctx)
+}
+
+// ready does what would take time while applications rest.
+func (t *taking) ready(ctx context.Context) error {
+	for _, p := range t.pending {
+		if r, ok := p.Pending.(snapshot.Readier); ok && len(t.sessions) > 0 {
+			if err := r.Ready(ctx); err != nil {
+				return failed("make ready for snapshots", p.name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // prepare lets all providers prepare, one after the other: what is slow about

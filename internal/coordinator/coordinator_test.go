@@ -105,6 +105,8 @@ type set struct {
 func (s *set) Instants() int  { return len(s.ts) }
 func (s *set) Suspends() bool { return s.p.suspends }
 
+func (s *set) Ready(ctx context.Context) error { return s.p.h.step(ctx, "get ready "+s.p.name) }
+
 // Hold suspends writes also when it then fails or comes late, as a freeze does
 // that cannot be cancelled.
 func (s *set) Hold(ctx context.Context) error {
@@ -327,7 +329,7 @@ func TestOrder(t *testing.T) {
 	h, _ := run(t, 0, "", nil)
 	at := func(what string) int { return slices.Index(h.trace, what) }
 	for _, pair := range [][2]string{
-		{"ready pg", "quiet"}, {"quiet", "freeze pg"}, {"freeze pg", "hold cow"}, {"freeze redis", "hold cow"},
+		{"ready pg", "quiet"}, {"quiet", "get ready cow"}, {"get ready btrfs", "freeze pg"}, {"freeze pg", "hold cow"}, {"freeze redis", "hold cow"},
 		{"hold cow", "commit btrfs"}, {"commit btrfs", "commit cow"}, {"commit cow", "resume cow"}, {"commit cow", "thaw pg"},
 	} {
 		if a, b := at(pair[0]), at(pair[1]); a < 0 || b < 0 || a > b {

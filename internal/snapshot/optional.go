@@ -23,6 +23,16 @@ func Ask[T Snapshot](s Snapshot) (found T, ok bool) {
 	return found, false
 }
 
+// A Readier is a Pending whose Hold takes less time when what is slow about it
+// was done shortly before: applications rest while Hold is at work.
+type Readier interface {
+	Pending
+
+	// Ready may be called between Prepare and Hold, any number of times, and
+	// captures nothing. Hold does not rely on it.
+	Ready(ctx context.Context) error
+}
+
 // A Watcher is a Provider that gains by watching a volume between snapshots,
 // in a process that stays. Its snapshots are as good without, but cost more, or
 // cannot be had where too much is in use that it knows nothing of. Its methods

@@ -19,6 +19,22 @@ import (
 // goes on, whatever the set has come to.
 const window = 2 * time.Second
 
+// Ready brings the indexes up to date and writes out what is dirty, so that Hold
+// finds little of both.
+func (s *set) Ready(ctx context.Context) error {
+	for _, t := range s.targets {
+		if err := t.settle(ctx); err != nil {
+			return t.failed("make ready", err)
+		}
+	}
+	for _, t := range s.targets {
+		if err := freeze.Sync(t.filter.root); err != nil {
+			return t.failed("make ready", err)
+		}
+	}
+	return ctx.Err()
+}
+
 // Hold lets nobody pass any more and freezes all volumes.
 func (s *set) Hold(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {

@@ -278,4 +278,4 @@ func (s *set) end() error {
 	return s.guard.Close()
 }
 
-var _ snapshot.Pending = (*set)(nil)
+var _ snapshot.Readier = (*set)(nil)
