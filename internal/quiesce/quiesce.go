@@ -176,7 +176,7 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 		if !slices.Contains(app.Volumes, id) {
 			app.Volumes = append(app.Volumes, id)
 		}
-		selected := slices.ContainsFunc(sel.Paths, func(s string) bool { return within(s, p) })
+		selected := len(sel.Paths) == 0 || slices.ContainsFunc(sel.Paths, func(s string) bool { return within(s, p) })
 		app.Whole = app.Whole && taken && selected
 		concerned = concerned || sel.concerns(p)
 	}
