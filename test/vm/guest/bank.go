@@ -32,7 +32,7 @@ func openBank(ctx context.Context, path string) (*bank, error) {
 	if _, err := sqlite(ctx, path, create); err != nil {
 		return nil, err
 	}
-	c := exec.Command("sqlite3", "-bail", "-batch", path)
+	c := exec.Command("sqlite3", "-bail", "-batch", "-cmd", ".timeout 60000", path)
 	in, err := c.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (b *bank) close() {
 
 // sqlite returns what a database says to some SQL.
 func sqlite(ctx context.Context, path, sql string) (string, error) {
-	out, err := exec.CommandContext(ctx, "sqlite3", "-bail", "-batch", path, sql).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "sqlite3", "-bail", "-batch", "-cmd", ".timeout 60000", path, sql).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("sqlite3 %s: %w: %s", path, err, out)
 	}
