@@ -21,6 +21,11 @@ func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 		sel := quiesce.Selection{Volume: b.volumeOf, OneAtATime: b.o.OneAtATime}
 		for _, s := range b.plan.sources {
 			sel.Paths = append(sel.Paths, s.path)
+			for _, g := range s.grafts {
+				if !g.empty {
+					sel.Mounts = append(sel.Mounts, g.path)
+				}
+			}
 		}
 		var err error
 		b.apps, err = quiesce.Find(ctx, b.e.Applications, sel, b.tell)

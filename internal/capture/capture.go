@@ -46,7 +46,13 @@ func Take(ctx context.Context, p *Plan, settings quiesce.Settings, tell func(qui
 
 // selection is what the plan selects, for applications.
 func (p *Plan) selection() quiesce.Selection {
-	return quiesce.Selection{Paths: p.Paths, Volume: func(path string) (id string, taken bool) {
+	var mounts []string
+	for _, place := range p.Places {
+		if place.Volume != "" && !slices.Contains(p.Paths, place.Path) {
+			mounts = append(mounts, place.Path)
+		}
+	}
+	return quiesce.Selection{Paths: p.Paths, Mounts: mounts, Volume: func(path string) (id string, taken bool) {
 		deepest := ""
 		for _, place := range p.Places {
 			if (path == place.Path || below(place.Path, path)) && len(place.Path) > len(deepest) {

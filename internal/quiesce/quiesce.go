@@ -51,6 +51,9 @@ const (
 type Selection struct {
 	Paths []string // live, resolved
 
+	// Mounts are what is mounted below the paths and captured with them.
+	Mounts []string
+
 	// OneAtATime says that each volume is captured by itself: an application
 	// with files on several cannot be at rest for all of them.
 	OneAtATime bool
@@ -103,19 +106,27 @@ type Applications struct {
 	All []*Application // by id
 
 	unknown []*Application // nobody can say where their files are
+	missed  error          // why not all were found
 
 	s    Settings
 	tell func(Event)
 }
 
-// discovering is how long looking for applications of one kind may take.
-const discovering = 20 * time.Second
+// How long looking for applications of one kind may take, which for SQLite is a
+// walk through all that is selected, and asking one of them.
+const (
+	discovering = 10 * time.Minute
+	asking      = 20 * time.Second
+)
 
 // Find finds what the selection concerns and looks whether it can be brought to
 // rest. What cannot be and is to fail is the error. tell is told what there is.
 func Find(ctx context.Context, s Settings, sel Selection, tell func(Event)) (*Applications, error) {
 	a := &Applications{s: s, tell: tell}
-	for _, in := range discover(ctx, s.Writers, sel, tell) {
+	for _, in := range discover(ctx, s.Writers, sel, func(e Event) {
+		a.missed = e.Err
+		tell(e)
+	}) {
 		a.add(in, sel)
 	}
 	slices.SortFunc(a.All, func(x, y *Application) int { return strings.Compare(x.ID, y.ID) })
@@ -148,7 +159,7 @@ func discover(ctx context.Context, ws []writer.Writer, sel Selection, tell func(
 		wait.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, discovering)
 			defer cancel()
-			found[i], errs[i] = w.Discover(ctx, writer.Scope{Paths: sel.Paths})
+			found[i], errs[i] = w.Discover(ctx, writer.Scope{Paths: slices.Concat(sel.Paths, sel.Mounts)})
 		})
 	}
 	wait.Wait()
@@ -223,7 +234,7 @@ func (a *Applications) ask(ctx context.Context) {
 			continue
 		}
 		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, discovering)
+			ctx, cancel := context.WithTimeout(ctx, asking)
 			defer cancel()
 			if err := app.instance.Check(ctx); err != nil {
 				app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: coded(err)}
@@ -292,14 +303,17 @@ func (a *Applications) Excluded() (paths []string) {
 
 // AtRest tells whether there are applications, and all of them were at rest. It
 // is false, too, where there are some of which nobody can say whether they have
-// files in the selection.
+// files in the selection, or not all could be looked for.
 func (a *Applications) AtRest() bool {
-	return len(a.All) > 0 && len(a.unknown) == 0 && !slices.ContainsFunc(a.All, func(app *Application) bool { return !app.AtRest() })
+	return len(a.All) > 0 && len(a.unknown) == 0 && a.missed == nil && !slices.ContainsFunc(a.All, func(app *Application) bool { return !app.AtRest() })
 }
 
 // Require is an error where it is known that not all of what was found will be at
 // rest, and where nothing was found.
 func (a *Applications) Require() error {
+	if a.missed != nil {
+		return problem.New(problem.NotApplication, "", a.missed)
+	}
 	if len(a.All) == 0 {
 		return problem.Newf(problem.NotApplication, "", "no application that could be brought to rest has files in the selection")
 	}

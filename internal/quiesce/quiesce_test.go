@@ -25,12 +25,14 @@ type app struct {
 	freezes []error // of one attempt after the other; then nil
 	thaws   []error
 
+	scope  writer.Scope
 	mu     sync.Mutex
 	frozen int
 }
 
 func (a *app) Name() string { return a.name }
-func (a *app) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+func (a *app) Discover(_ context.Context, s writer.Scope) ([]writer.Instance, error) {
+	a.scope = s
 	return []writer.Instance{a}, nil
 }
 func (a *app) About() writer.About {
@@ -84,7 +86,7 @@ func (s pending) Commit(context.Context) ([]snapshot.Snapshot, error) { return n
 
 // selection is /srv on one volume and /data on another one; /other is neither
 // selected nor taken.
-var selection = Selection{Paths: []string{"/data", "/srv"}, Volume: func(path string) (string, bool) {
+var selection = Selection{Paths: []string{"/data", "/srv"}, Mounts: []string{"/srv/inner"}, Volume: func(path string) (string, bool) {
 	for id, dir := range map[string]string{"a": "/srv", "b": "/data"} {
 		if within(dir, path) {
 			return id, true
@@ -181,9 +183,32 @@ func TestSeveral(t *testing.T) {
 	if got := strings.Join(ids, " "); got != "bad:1 slow:1" || far.frozen != 0 {
 		t.Errorf("found %s; far was frozen %d times", got, far.frozen)
 	}
+	if !slices.Equal(slow.scope.Paths, []string{"/data", "/srv", "/srv/inner"}) {
+		t.Errorf("asked about %q", slow.scope.Paths)
+	}
 	if a.All[0].Treated != Crash || !a.All[1].AtRest() || a.AtRest() {
 		t.Errorf("%+v\n%+v", a.All[0], a.All[1])
 	}
+}
+
+// Where not all could be looked for, it is not known that all were at rest.
+func TestMissed(t *testing.T) {
+	db := &app{name: "db", paths: []string{"/srv/db"}}
+	s := Settings{Writers: []writer.Writer{db, failing{db}}}
+	a, events, _, err := take(t, s, provider{})
+	if err != nil || a.AtRest() || !problem.Is(a.Require(), problem.NotApplication) {
+		t.Errorf("%v, at rest %t, %v", err, a.AtRest(), a.Require())
+	}
+	if !slices.ContainsFunc(events, func(e Event) bool { return problem.Is(e.Err, problem.WriterTimeout) }) {
+		t.Errorf("%+v", events)
+	}
+}
+
+// A failing writer finds nothing.
+type failing struct{ *app }
+
+func (failing) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+	return nil, errPasses
 }
 
 // None is not all.

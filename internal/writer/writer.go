@@ -19,7 +19,8 @@ type Writer interface {
 
 // A Scope is what a job or a user asks about.
 type Scope struct {
-	// Paths are the selected live paths, resolved. A writer whose databases
+	// Paths are the selected live paths, resolved, and what is mounted below
+	// them: who walks stays on one file system. A writer whose databases
 	// are files that anybody may have anywhere looks below these; all others
 	// find what there is.
 	Paths []string
