@@ -131,8 +131,9 @@ func (r *rig) budgetIsKept(files int) {
 			r.Fatalf("%s reads %.40q", scaleName(n), b)
 		}
 	}
-	if len(gone) == 0 || len(gone) > files/2+1000 {
-		r.Errorf("%d of %d files are gone, and %d could be kept", len(gone), files, files/2)
+	dirs := files/500 + 2 // are kept, too
+	if len(gone) == 0 || len(gone) > files/2+dirs {
+		r.Errorf("%d of %d files are gone, and %d could be kept, with %d directories", len(gone), files, files/2, dirs)
 	}
 	for _, g := range s.Gaps() {
 		if g.Code != problem.FileGone || !gone[g.Path] {
