@@ -176,7 +176,7 @@ func (r *rig) manifest(dir string) map[string]string {
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
-			return err
+			return fmt.Errorf("%s of %s: %w", name, dir, err)
 		}
 		line := fmt.Sprintf("ino %d mode %o nlink %d uid %d size %d mtime %d.%09d ctime %d.%09d", st.Ino, st.Mode, st.Nlink, st.Uid, st.Size,
 			st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec)
