@@ -69,7 +69,7 @@ func (l Login) Password() (string, error) {
 	}
 	b, err := os.ReadFile(l.PasswordFile)
 	if err != nil {
-		return "", problem.New(problem.Usage, "password_file", err)
+		return "", problem.New(problem.ConfigWrong, "password_file", err)
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
@@ -141,14 +141,15 @@ func Read(path string, must bool) (*Config, error) {
 	return c, nil
 }
 
-// Parse reads the content of a file. An error says line and column.
+// Parse reads the content of a file. An error says line and column, on one line
+// as all errors are.
 func Parse(b []byte) (*Config, error) {
 	c := &Config{}
 	if len(strings.TrimSpace(string(b))) == 0 {
 		return c, nil
 	}
 	if err := yaml.UnmarshalWithOptions(b, c, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
-		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, false)))
 	}
 	return c, c.check()
 }

@@ -78,6 +78,9 @@ func TestMistakes(t *testing.T) {
 			t.Errorf("%q is taken", text)
 			continue
 		}
+		if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: more than one line: %v", text, err)
+		}
 		for _, w := range want {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("%q: %v does not say %q", text, err, w)
@@ -107,7 +110,7 @@ func TestRead(t *testing.T) {
 	if p, err := (Login{PasswordFile: path}).Password(); p != "secret" || err != nil {
 		t.Errorf("password %q, %v", p, err)
 	}
-	if _, err := (Login{PasswordFile: path + "-"}).Password(); err == nil {
+	if _, err := (Login{PasswordFile: path + "-"}).Password(); !problem.Is(err, problem.ConfigWrong) {
 		t.Error("a password file that is not there is taken")
 	}
 }
