@@ -154,18 +154,21 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 	return b.events, denied
 }
 
-// Allow lets the one who waits go on, and closes the event's descriptor: it is
-// Answer and Drop.
+// Allow closes the event's descriptor, and lets the one who waits go on: who has
+// been let go can unmount the volume at once. The close waits for nothing, since
+// it is not the last of the file while somebody waits to access that. An answer
+// tells events apart by that number alone, which another event can have by now;
+// then the kernel takes the older one, the first in its list. So as many are let
+// go as are answered, in the order in which they were read; and nobody read the
+// second before the first was ready to be let go.
 func (p *Permission) Allow(e Event) error {
-	defer p.Drop(e)
+	p.Drop(e)
 	return p.Answer(e)
 }
 
-// Answer lets the one who waits go on. It never waits itself. The descriptor
-// stays, so that nobody else's gets its number, which is all that an answer
-// tells events apart by. Drop must follow.
+// Answer lets the one who waits go on. It never waits itself. Drop must follow.
 func (p *Permission) Answer(e Event) error {
-	if err := p.answer(e.FD); err != nil {
+	if _, err := p.answer(e.FD); err != nil {
 		return failed("write", "fanotify", err)
 	}
 	return nil
@@ -192,24 +195,12 @@ func (p *Permission) Unread() (n int, err error) {
 	return n, nil
 }
 
-// AllowLost answers all events that another process read from this group with
-// descriptors below limit, and could not answer before it died. An event is
-// known by the number of its descriptor alone, in whichever process. It is
-// called before the first Read.
-func (p *Permission) AllowLost(limit int) error {
-	for fd := range limit {
-		if err := p.answer(int32(fd)); err != nil {
-			return failed("write", "fanotify", err)
-		}
-	}
-	return nil
-}
-
-func (p *Permission) answer(fd int32) error {
+// answer tells whether there was an event of that number to answer.
+func (p *Permission) answer(fd int32) (some bool, err error) {
 	var response [8]byte // struct fanotify_response
 	native.PutUint32(response[:], uint32(fd))
 	native.PutUint32(response[4:], unix.FAN_ALLOW)
-	return p.answering(func() error {
+	err = p.answering(func() error {
 		for {
 			_, err := unix.Write(p.fd, response[:])
 			switch err {
@@ -217,8 +208,10 @@ func (p *Permission) answer(fd int32) error {
 			case unix.ENOENT: // the one who waited was killed
 				return nil
 			default:
+				some = err == nil
 				return err
 			}
 		}
 	})
+	return some, err
 }
