@@ -2,6 +2,7 @@ package cow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -48,9 +49,14 @@ func TestStress(t *testing.T) {
 				stressed(t, dir) // open before the filter is there
 			}
 		}
+		var later []func() // ends one
 		for n := range captures {
 			if n%4 == 1 {
-				stressed(t, r.path("stress0")) // and after
+				if len(later) == 6 { // in the middle of whatever it does
+					later[0]()
+					later = later[1:]
+				}
+				later = append(later, stressed(t, r.path("stress0"))) // and after
 			}
 			r.captureUnderStress(n)
 			if t.Failed() {
@@ -60,15 +66,18 @@ func TestStress(t *testing.T) {
 	})
 }
 
-// stressed starts a process that changes files, for as long as the test runs.
-func stressed(t *testing.T, dir string) {
+// stressed starts a process that changes files, until it is ended or the test
+// is.
+func stressed(t *testing.T, dir string) (end func()) {
 	c := exec.Command(os.Args[0], "-test.run=^TestStress$")
 	c.Env = append(os.Environ(), stressVariable+"="+dir)
 	c.Stderr = os.Stderr
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	end = func() { _ = c.Process.Kill(); _ = c.Wait() }
+	t.Cleanup(end)
+	return end
 }
 
 func (r *rig) captureUnderStress(n int) {
@@ -83,13 +92,11 @@ func (r *rig) captureUnderStress(n int) {
 	var truth map[string]string
 	if err == nil {
 		if snaps, err = pending.Commit(ctx); err == nil {
-			truth = r.manifest(r.dir)
+			truth, err = manifest(r.dir)
 		}
 	}
-	if rerr := pending.Resume(ctx); err == nil {
-		err = rerr
-	}
-	r.must(err)
+	// When the window was over before, the truth is none, and Resume says so.
+	r.must(errors.Join(pending.Resume(ctx), err))
 	s := snaps[0]
 	defer func() { r.must(s.Release(context.Background())) }()
 	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -165,11 +172,17 @@ func (r *rig) explain(s *target, name string) {
 	r.Logf("shield: %s", s.shield.Describe(st.Ino))
 }
 
-// manifest describes every file below dir: attributes and content.
 func (r *rig) manifest(dir string) map[string]string {
 	r.Helper()
+	m, err := manifest(dir)
+	r.must(err)
+	return m
+}
+
+// manifest describes every file below dir: attributes and content.
+func manifest(dir string) (map[string]string, error) {
 	m := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	return m, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(dir, path)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -199,8 +212,6 @@ func (r *rig) manifest(dir string) map[string]string {
 		m[name] = line
 		return nil
 	})
-	r.must(err)
-	return m
 }
 
 // stress changes files below dir for ever.
