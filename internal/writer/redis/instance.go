@@ -38,7 +38,8 @@ func (in *instance) ask(ctx context.Context) {
 	defer c.close()
 	if info, err := c.info(ctx, "server"); err == nil {
 		in.about.Version = info["redis_version"]
-		in.sentinel = info["redis_mode"] == "sentinel"
+		// Valkey, since 8, has another word for it.
+		in.sentinel = info["redis_mode"] == "sentinel" || info["server_mode"] == "sentinel"
 		if v := info["valkey_version"]; v != "" {
 			in.about.Version = "Valkey " + v
 		}
