@@ -36,6 +36,7 @@ type File struct {
 	quit    chan struct{} // closed by Close
 	ended   sync.WaitGroup
 
+	maximum atomic.Int64
 	used    atomic.Int64 // reserved bytes: where the next save goes
 	checked atomic.Int64 // how much was used when the free space was last looked at
 	saved   atomic.Int64 // calls
@@ -81,6 +82,7 @@ func CreateIn(dir int, p Placement, i int) (*File, error) {
 		return nil, problem.New(codeOf(err), p.Dir, fmt.Errorf("create a cache file: %w", err))
 	}
 	f := &File{fd: fd, dir: p.Dir, limits: p.Limits[i], useless: make(chan struct{}), quit: make(chan struct{})}
+	f.maximum.Store(f.limits.Maximum)
 	if err := f.reserve(f.limits.Initial); err != nil {
 		file.Close(fd)
 		return nil, err
@@ -108,7 +110,7 @@ func (f *File) reserve(n int64) error {
 
 // Stats may be asked at any time.
 func (f *File) Stats() Stats {
-	return Stats{Used: f.used.Load(), Content: f.content.Load(), Maximum: f.limits.Maximum, Saves: f.saved.Load()}
+	return Stats{Used: f.used.Load(), Content: f.content.Load(), Maximum: f.maximum.Load(), Saves: f.saved.Load()}
 }
 
 // Inode is the number of the file on its volume.
@@ -152,9 +154,9 @@ func (f *File) take(length int64) (at int64, err error) {
 	length = roundUp(length)
 	for {
 		at = f.used.Load()
-		if length > f.limits.Maximum-at {
+		if most := f.maximum.Load(); length > most-at {
 			return 0, f.lose(problem.Newf(problem.CacheFull, f.dir,
-				"the cache file has reached its maximum of %d MiB", f.limits.Maximum>>20))
+				"the cache file has reached its maximum of %d MiB", most>>20))
 		}
 		if f.used.CompareAndSwap(at, at+length) {
 			break
@@ -194,4 +196,12 @@ func codeOf(err error) problem.Code {
 }
 
 // Room is how much can still be saved before the maximum is reached.
-func (f *File) Room() int64 { return max(0, f.limits.Maximum-f.used.Load()) }
+func (f *File) Room() int64 { return max(0, f.maximum.Load()-f.used.Load()) }
+
+// Raise lets the file become so much larger, up to its limit for that. It is for
+// one caller at a time.
+func (f *File) Raise(n int64) {
+	if most := f.maximum.Load(); most < f.limits.Raised {
+		f.maximum.Store(most + min(max(n, 0), f.limits.Raised-most))
+	}
+}

@@ -221,6 +221,18 @@ func TestMaximum(t *testing.T) {
 	}
 }
 
+func TestRaise(t *testing.T) {
+	for _, c := range []struct{ raised, want int64 }{{0, 5}, {4, 5}, {7, 7}, {100, 8}} {
+		f := create(t, t.TempDir(), Limits{Maximum: 5 * mib, Raised: c.raised * mib})
+		f.Raise(mib)
+		f.Raise(-mib)
+		f.Raise(2 * mib)
+		if n, _ := fill(f); int64(n) != c.want || f.Stats().Maximum != c.want*mib {
+			t.Errorf("%d MiB, to be raised to %d: %d MiB", 5, c.raised, n)
+		}
+	}
+}
+
 // A volume that runs full costs the snapshot, and nothing before that.
 func TestVolumeFull(t *testing.T) {
 	on(t, 64*mib, func(t *testing.T, fsType string, v *scratch.Volume) {

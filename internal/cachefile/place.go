@@ -48,7 +48,8 @@ type Placement struct {
 // Limits are those of one cache file, in bytes.
 type Limits struct {
 	Initial int64 `json:"initial"` // reserved when it is created
-	Maximum int64 `json:"maximum"` // never more
+	Maximum int64 `json:"maximum"` // never more, unless it is raised
+	Raised  int64 `json:"raised"`  // to so much at most; 0 where Maximum is what the rules say
 	Keep    int64 `json:"keep"`    // by growing it leaves this much free for others on its volume
 	Memory  int64 `json:"memory"`  // at most this much waits to be written; 0 for the default
 	Floor   int64 `json:"floor"`   // when others leave less, it ends itself and gives its blocks back
@@ -73,7 +74,9 @@ const Least = 50 << 20
 // volume of the host, those of the set too. A file may become as large as 30 %
 // of what is used on the volume whose originals it holds, and all of a set as
 // large as 90 % of what is free where they lie, but each at least Least; rules
-// may set another maximum within the free space.
+// may set another maximum within the free space. The 30 % are for what changes:
+// where files have to be copied besides, a file may be raised for them, within
+// the 90 %.
 //
 // Nothing goes where it would be lost (memory), where it could hang (network)
 // or make the set wait for itself (a volume of the set, or one that stands on

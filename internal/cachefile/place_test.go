@@ -203,11 +203,16 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.why, p, err)
 			continue
 		}
+		total := int64(0)
 		for i, l := range p.Limits {
 			// Shares are rounded.
 			if d := l.Maximum - c.maximum[i]; d > mib || d < -mib || l.Initial != c.initial || l.Keep <= 0 {
 				t.Errorf("%s: file %d: %+v, want %d and %d", c.why, i, l, c.maximum[i], c.initial)
 			}
+			total += l.Raised
+		}
+		if most := int64(c.free / 10 * 9); c.rules.Maximum != (Size{}) && total != 0 || c.rules.Maximum == (Size{}) && (total > most || total < most-mib) {
+			t.Errorf("%s: raised to %d of %d", c.why, total, c.free)
 		}
 	}
 }

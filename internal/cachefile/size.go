@@ -89,8 +89,12 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 	}
 	for i := range limits {
 		l := &limits[i]
+		share := int64(float64(l.Maximum) / float64(total) * float64(room))
 		if total > room {
-			l.Maximum = int64(float64(l.Maximum) / float64(total) * float64(room))
+			l.Maximum = share
+		}
+		if r.Maximum == (Size{}) {
+			l.Raised = share
 		}
 		if l.Maximum < Least {
 			return nil, fmt.Errorf("too little free space: %d MiB, and 90 %% of it is not %d MiB for each of %d volumes", free>>20, Least>>20, len(limits))

@@ -3,6 +3,7 @@ package cow
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -186,6 +187,30 @@ func TestHot(t *testing.T) {
 			t.Errorf("a hot file that never holds still: %v", err)
 		} else {
 			t.Log(err)
+		}
+	})
+}
+
+// The copies of files in use have room beyond what the cache file may be large
+// by default, but not beyond what the user says.
+func TestHotAndLarge(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		content := bytes.Repeat([]byte("original"), 120<<20/8)
+		r.must(os.WriteFile(r.path("file"), content, 0o644))
+		f, err := os.OpenFile(r.path("file"), os.O_RDWR, 0)
+		r.must(err)
+		defer f.Close()
+		s := r.take(nil)
+		_, err = f.WriteAt([]byte("changed!"), 0)
+		r.must(err)
+		if !bytes.Equal(r.read(s, "file"), content) {
+			t.Error("the snapshot shows the change of a file that was open before")
+		}
+		r.must(errors.Join(s.Err(), s.Release(t.Context())))
+		r.chosen, err = r.p.WithCache(snapshot.CacheChoice{Maximum: "60M"})
+		r.must(err)
+		if _, err := r.try(nil); problem.CodeOf(err) != problem.CacheFull {
+			t.Errorf("with 60 MiB at most: %v", err)
 		}
 	})
 }

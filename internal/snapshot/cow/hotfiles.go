@@ -200,6 +200,9 @@ func (s *set) pause(ctx context.Context, ts []*target) error {
 
 // copyEarly copies what sinceEarly has found.
 func (t *target) copyEarly(ctx context.Context) error {
+	for _, a := range t.stats {
+		t.cache.Raise(a.Size)
+	}
 	for n, a := range t.stats {
 		in := t.builder.Inode(n)
 		if in == nil {
