@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"stillpoint/internal/problem"
@@ -31,6 +32,9 @@ func (w *mariadb) instance(ctx context.Context, s server) *instance {
 		defer c.close()
 		if v, err := c.variables(ctx); err == nil {
 			in.about.Version = v["version"]
+			if !strings.Contains(in.about.Version, "MariaDB") {
+				in.about.Version = "MySQL " + in.about.Version
+			}
 			further = directories(v)
 		}
 	}
