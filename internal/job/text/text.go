@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
@@ -100,11 +97,11 @@ func (p *printer) head(r job.Report) {
 	if r.Kind == job.Backup && r.Backup == "" {
 		p.line("backup", "none was made")
 	}
-	p.line("level", string(r.Level))
+	p.line("level", withMeaning(r.Level))
 	switch {
 	case r.Level == job.Live && r.Kind == job.Backup:
 		p.line("instant", "none: files were read while they could change")
-	case len(r.Volumes) > 1:
+	case len(r.Volumes) > 1, len(r.Volumes) == 1 && r.Level != "":
 		p.line("instant", instant(r.OneInstant, r.Skew))
 	}
 	p.line("started", fmt.Sprintf("%s, took %s", clock(r.Started), length(time.Duration(r.Took))))
@@ -119,10 +116,45 @@ func (p *printer) head(r job.Report) {
 		p.line(name, printable(text))
 		name = ""
 	}
+	if n := r.ExceptionCount(); n > 0 {
+		p.line("exceptions", thousands(n)+", by reason below")
+	}
 	shown := slices.ContainsFunc(r.Exceptions, func(e job.Exceptions) bool { return e.Code == r.Code })
 	if r.Code != "" && !shown {
+		p.line("code", titled(r.Code))
 		p.line("explained", explain(r.Code))
 	}
+}
+
+// Meaning says in a few words what a level promises; doc/guarantee.md says it
+// exactly.
+func Meaning(l job.Level) string {
+	switch l {
+	case job.Application:
+		return "the applications that were found were at rest, and can go on from it"
+	case job.FileSystem:
+		return "as if all programs had been ended at that instant"
+	case job.Crash:
+		return "as after a power cut at that instant"
+	case job.Live:
+		return "of no instant, read while everything went on"
+	}
+	return ""
+}
+
+func withMeaning(l job.Level) string {
+	if m := Meaning(l); m != "" {
+		return string(l) + ": " + m
+	}
+	return printable(string(l))
+}
+
+// titled is a code with what its page is called.
+func titled(c problem.Code) string {
+	if page, ok := problem.Find(string(c)); ok && page.Code == c {
+		return string(c) + ": " + page.Title
+	}
+	return printable(string(c))
 }
 
 func statusWords(s job.Status) string {
@@ -224,13 +256,14 @@ func (p *printer) exceptions(all []job.Exceptions) {
 		return
 	}
 	p.section("Exceptions")
-	number, name := 0, 0
+	number := 0
 	for _, e := range all {
 		number = max(number, len(thousands(e.Count)))
-		name = max(name, len(e.Code))
 	}
 	for _, e := range all {
-		fmt.Fprintf(p, "  %*s  %-*s  %s\n", number, thousands(e.Count), name, e.Code, explain(e.Code))
+		fmt.Fprintf(p, "  %*s  %s\n", number, thousands(e.Count), titled(e.Code))
+		p.names(number, e.Names, e.Count)
+		fmt.Fprintf(p, "  %*s  %s\n", number, "", explain(e.Code))
 	}
 }
 
@@ -245,107 +278,24 @@ func (p *printer) leftOut(all []job.LeftOut) {
 	}
 	for _, l := range all {
 		fmt.Fprintf(p, "  %*s  %s\n", number, thousands(l.Count), printable(l.Reason))
-		for i, name := range l.Names {
-			if i == namesShown {
-				break
-			}
-			fmt.Fprintf(p, "  %*s    %s\n", number, "", printable(name))
-		}
-		if more := l.Count - int64(min(len(l.Names), namesShown)); more > 0 && len(l.Names) > 0 {
-			fmt.Fprintf(p, "  %*s    and %s more, all in the log\n", number, "", thousands(more))
-		}
+		p.names(number, l.Names, l.Count)
 	}
 }
 
-// namesShown is how many names of what was left out a report shows to people.
+// names are the first of so many, below their number.
+func (p *printer) names(number int, names []string, count int64) {
+	for i, name := range names {
+		if i == namesShown {
+			break
+		}
+		fmt.Fprintf(p, "  %*s    %s\n", number, "", printable(name))
+	}
+	if more := count - int64(min(len(names), namesShown)); more > 0 && len(names) > 0 {
+		fmt.Fprintf(p, "  %*s    and %s more, all in the log\n", number, "", thousands(more))
+	}
+}
+
+// namesShown is how many names of one kind a report shows to people.
 const namesShown = 3
 
 func explain(c problem.Code) string { return "stillpoint explain " + printable(string(c)) }
-
-// printable shows what no terminal may interpret: names of files and texts
-// made of them may hold control characters, or no text at all.
-func printable(s string) string {
-	clean := true
-	for _, r := range s {
-		clean = clean && unicode.IsPrint(r) && r != utf8.RuneError
-	}
-	if clean {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		_, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
-}
-
-func clock(t time.Time) string {
-	if t.IsZero() {
-		return "no time"
-	}
-	return t.Local().Format("2006-01-02 15:04:05")
-}
-
-// length shows a time as people need it: two figures of its order.
-func length(d time.Duration) string {
-	switch {
-	case d == 0:
-		return "0 ms"
-	case d < 999500*time.Microsecond:
-		return strconv.FormatFloat(float64(d.Round(time.Microsecond))/float64(time.Millisecond), 'g', 3, 64) + " ms"
-	case d < time.Minute:
-		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
-	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-}
-
-func moved(bytes int64, took time.Duration) string {
-	if took < time.Millisecond || bytes == 0 {
-		return size(bytes)
-	}
-	return fmt.Sprintf("%s, %s/s", size(bytes), size(int64(float64(bytes)/took.Seconds())))
-}
-
-func size(bytes int64) string {
-	if bytes < 1024 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	f := float64(bytes)
-	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		f /= 1024
-		if f < 999.5 || unit == "EiB" {
-			digits := 1
-			if f >= 99.95 {
-				digits = 0
-			}
-			return strconv.FormatFloat(f, 'f', digits, 64) + " " + unit
-		}
-	}
-	return ""
-}
-
-func plural(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return thousands(n) + " " + many
-}
-
-func thousands(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
