@@ -79,6 +79,7 @@ var may = map[string]string{
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
+	"internal/job/page":   "internal/job internal/job/text internal/problem",
 	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",

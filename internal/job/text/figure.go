@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// printable shows what no terminal may interpret: names of files and texts
+// Printable shows what no terminal may interpret: names of files and texts
 // made of them may hold control characters, or no text at all.
-func printable(s string) string {
+func Printable(s string) string {
 	clean := true
 	for _, r := range s {
 		clean = clean && unicode.IsPrint(r) && r != utf8.RuneError
@@ -35,15 +35,16 @@ func printable(s string) string {
 	return b.String()
 }
 
-func clock(t time.Time) string {
+// Clock is a time as clocks on this host show it.
+func Clock(t time.Time) string {
 	if t.IsZero() {
 		return "no time"
 	}
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
-// length shows a time as people need it: two figures of its order.
-func length(d time.Duration) string {
+// Length shows a time as people need it: two figures of its order.
+func Length(d time.Duration) string {
 	switch {
 	case d == 0:
 		return "0 ms"
@@ -59,12 +60,13 @@ func length(d time.Duration) string {
 
 func moved(bytes int64, took time.Duration) string {
 	if took < time.Millisecond || bytes == 0 {
-		return size(bytes)
+		return Size(bytes)
 	}
-	return fmt.Sprintf("%s, %s/s", size(bytes), size(int64(float64(bytes)/took.Seconds())))
+	return fmt.Sprintf("%s, %s/s", Size(bytes), Size(int64(float64(bytes)/took.Seconds())))
 }
 
-func size(bytes int64) string {
+// Size shows so many bytes as people need it.
+func Size(bytes int64) string {
 	if bytes < 1024 {
 		return fmt.Sprintf("%d B", bytes)
 	}
@@ -82,14 +84,16 @@ func size(bytes int64) string {
 	return ""
 }
 
-func plural(n int64, one, many string) string {
+// Plural is a number with the word that fits it.
+func Plural(n int64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	return thousands(n) + " " + many
+	return Thousands(n) + " " + many
 }
 
-func thousands(n int64) string {
+// Thousands shows a number in groups of three digits.
+func Thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]
