@@ -174,7 +174,7 @@ func TestBounded(t *testing.T) {
 
 // Bars are where their times are.
 func TestToScale(t *testing.T) {
-	f := drawn("x", "", []row{{spans: []job.Span{{Step: "a", At: 10 * ms, Took: 10 * ms}, {Step: "b", At: 40 * ms, Took: 70 * ms}}}})
+	f := drawn("x", "", []row{{spans: []job.Span{{Step: "a", At: 10 * ms, Took: 10 * ms}, {Step: "b", At: 40 * ms, Took: 70 * ms}}}}, 10*ms, 110*ms)
 	if got := fmt.Sprint(f.Rows[0].Bars); got != "[{a 0.000 10.000 a 10 ms} {b 30.000 70.000 b 70 ms}]" {
 		t.Errorf("bars %s", got)
 	}

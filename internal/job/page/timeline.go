@@ -52,7 +52,8 @@ type mark struct {
 // time in it in which anybody had to wait.
 func figures(r *job.Report) (all []figure) {
 	if rows := whole(r.Timeline); len(rows) > 0 {
-		all = append(all, drawn("The job", "", rows))
+		_, to := extentOf(rows)
+		all = append(all, drawn("The job", "", rows, 0, max(to, r.Took)))
 	}
 	captures := 0
 	for _, s := range r.Timeline {
@@ -71,9 +72,11 @@ func figures(r *job.Report) (all []figure) {
 		if n == capturesShown && captures > n {
 			note = fmt.Sprintf("%d more captures are not shown.", captures-n)
 		}
-		all = append(all, drawn(name, note, rows))
+		from, to := extentOf(rows)
+		all = append(all, drawn(name, note, rows, from, to))
 		if waited := waiting(rows); len(waited) > 0 {
-			all = append(all, drawn(name+": while applications rested or writes were suspended", "", waited))
+			from, to := extentOf(waited)
+			all = append(all, drawn(name+": while applications rested or writes were suspended", "", waited, from, to))
 		}
 	}
 	return all
@@ -176,9 +179,8 @@ func extentOf(rows []row) (from, to job.Millis) {
 	return extent(all)
 }
 
-// drawn lays rows out between the first begin and the last end.
-func drawn(name, note string, rows []row) figure {
-	from, to := extentOf(rows)
+// drawn lays rows out between two times.
+func drawn(name, note string, rows []row, from, to job.Millis) figure {
 	f := figure{Title: name, Note: note, Ticks: ticks(to - from)}
 	if len(rows) > rowsShown {
 		f.More, rows = len(rows)-rowsShown, rows[:rowsShown]
