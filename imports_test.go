@@ -79,9 +79,11 @@ var may = map[string]string{
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
+	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",
+	"internal/job/page":   "internal/job internal/job/text internal/problem",
 	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/text internal/problem internal/tool internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 	"test/vm":        "test/vm/wire",
@@ -106,6 +108,8 @@ var doors = []struct {
 	{"modernc.org/", []string{"internal/writer/sqlite"}, "SQLite has one door: internal/writer/sqlite"},
 	{"github.com/go-sql-driver/", []string{"internal/writer/mariadb"}, "MariaDB has one door: internal/writer/mariadb"},
 	{"github.com/jackc/", []string{"internal/writer/postgres"}, "PostgreSQL has one door: internal/writer/postgres"},
+	{"github.com/wneessen/", []string{"internal/notify"}, "mail has one door: internal/notify"},
+	{"github.com/yuin/", []string{"internal/job/page"}, "Markdown has one door: internal/job/page"},
 	{"C", nil, "the binary is static"},
 	{"unsafe", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
 }

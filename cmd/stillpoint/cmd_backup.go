@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -78,6 +79,7 @@ that are found can be brought to rest, or there are none.`,
   stillpoint backup /srv --cache-dir /var/cache --cache-max 20G
   stillpoint backup /srv /var/lib/postgresql --require application
   stillpoint backup /srv /home --quiet 500ms --no-quiet continue
+  stillpoint backup /srv --report html=/var/www/backup.html
   stillpoint backup /mnt/usb --provider none`,
 		Args: atLeast(1, "a path to back up"),
 		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), e, &f, args) },
@@ -96,6 +98,7 @@ that are found can be brought to rest, or there are none.`,
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
 	c.Flags().BoolVarP(&f.silent, "silent", "q", false, "print nothing but errors")
 	c.Flags().DurationVar(&f.checkpoint, "checkpoint", 5*time.Minute, "how often an unfinished backup is made resumable; 0 for never")
+	addPage(c, e)
 	jsonFlag(c, e)
 	return c
 }
@@ -106,6 +109,9 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 		Progress: &repository.Progress{},
 	}
 	if err := f.demands(&o); err != nil {
+		return err
+	}
+	if err := e.onePrint(); err != nil {
 		return err
 	}
 	if f.checkpoint < 0 {
@@ -208,12 +214,17 @@ func (e *env) report(rep *job.Report, err error, w *watcher, quiet bool) error {
 		return err
 	}
 	var perr error
+	if e.page.wanted {
+		perr = e.printPage(rep.Job)
+	}
 	switch {
+	case e.page.instead():
+		w.rest()
 	case e.json:
-		perr = e.print(rep)
+		perr = errors.Join(perr, e.print(rep))
 	case !quiet:
 		w.rest()
-		perr = text.Report(e.stdout, *rep)
+		perr = errors.Join(perr, text.Report(e.stdout, *rep))
 	default:
 		e.say(err)
 	}

@@ -78,12 +78,19 @@ func newJobShow(e *env) *cobra.Command {
 		Use:   "show [ID]",
 		Short: "print the report of a job, the newest without an id",
 		Example: `  stillpoint job show
-  stillpoint job show 7k2m --json`,
+  stillpoint job show 7k2m --json
+  stillpoint job show 7k2m --report html >job.html`,
 		Args: between(0, 1, ""),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := e.onePrint(); err != nil {
+				return err
+			}
 			j, err := loadJob(args)
 			if err != nil {
 				return err
+			}
+			if e.page.wanted {
+				return e.printPage(j.ID)
 			}
 			if j.Report == nil {
 				if e.json {
@@ -98,6 +105,7 @@ func newJobShow(e *env) *cobra.Command {
 			return text.Report(e.stdout, *j.Report)
 		},
 	}
+	addPage(c, e)
 	jsonFlag(c, e)
 	return c
 }

@@ -55,6 +55,7 @@ than the backup) or always.`,
 	c.Flags().StringVar(&f.overwrite, "overwrite", "never", "what to do with other files in the way: never, newer, always")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
 	c.Flags().BoolVarP(&f.quiet, "silent", "q", false, "print nothing but errors")
+	addPage(c, e)
 	jsonFlag(c, e)
 	return c
 }
@@ -67,7 +68,13 @@ func runRestore(ctx context.Context, e *env, f *restoreFlags, spec string) error
 	case f.inPlace:
 		o.To = "/"
 	}
-	var err error
+	err := e.onePrint()
+	if f.dryRun && e.page.wanted {
+		err = problem.Newf(problem.Usage, "--report", "is of a job, and --dry-run is none")
+	}
+	if err != nil {
+		return err
+	}
 	if o.To, err = filepath.Abs(o.To); err != nil {
 		return problem.New(problem.Usage, "", err)
 	}

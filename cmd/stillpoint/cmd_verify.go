@@ -38,11 +38,15 @@ a backup all are checked, with --host those of that host.`,
 	c.Flags().StringVar(&f.host, "host", "", "whose backups (default all), or whose latest (default this host; \"all\" for any)")
 	c.Flags().BoolVar(&f.readData, "read-data", false, "read every byte and check its hash")
 	c.Flags().BoolVarP(&f.quiet, "silent", "q", false, "print nothing but errors")
+	addPage(c, e)
 	jsonFlag(c, e)
 	return c
 }
 
 func runVerify(ctx context.Context, e *env, f *verifyFlags, args []string) error {
+	if err := e.onePrint(); err != nil {
+		return err
+	}
 	if _, err := f.repo.folder(e); err != nil {
 		return err
 	}

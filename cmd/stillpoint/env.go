@@ -21,6 +21,7 @@ type env struct {
 
 	terminal bool // stderr is one: show progress
 	json     bool // --json was given
+	page     pageFlag
 }
 
 func newEnv() *env {

@@ -53,5 +53,9 @@ func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice) (*back
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch}, nil
+	c, err := configuration(e)
+	if err != nil {
+		return nil, err
+	}
+	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(notifiers(c))}, nil
 }

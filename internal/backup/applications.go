@@ -73,7 +73,7 @@ func (b *backing) leaveOut(rules *rules) error {
 		}
 		b.treated[a.ID] = true
 		if a.Treated == quiesce.Crash {
-			b.tally.Exception(problem.CodeOf(a.Err))
+			b.tally.Exception(problem.CodeOf(a.Err), a.ID)
 		}
 	}
 	for _, path := range b.apps.Excluded() {

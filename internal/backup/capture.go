@@ -27,6 +27,7 @@ type capture struct {
 func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applications, oneInstant bool) (*capture, error) {
 	r := b.run
 	var intended []string
+	end := r.step(job.StepCapture)
 	taken, err := apps.Take(ctx, coordinator.Plan{
 		ID: r.log.ID(), Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
 		Intend: func(g coordinator.Group) error {
@@ -36,7 +37,9 @@ func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applicatio
 		},
 		Quiet: b.quiet(p),
 		Hush:  r.hush,
+		Timed: r.captured,
 	})
+	end(err)
 	if err != nil {
 		r.failed(err, intended)
 		return nil, err
@@ -95,7 +98,7 @@ func (r *run) hush(on bool) {
 func (r *run) failed(err error, intended []string) {
 	var f *coordinator.Failure
 	if errors.As(err, &f) && f.Left != nil {
-		r.tally.Exception(problem.ReleaseFailed)
+		r.tally.Exception(problem.ReleaseFailed, "")
 		r.event(job.Event{Severity: job.Error, Step: job.StepRelease, Code: problem.ReleaseFailed, Text: problem.Text(f.Left)})
 		return
 	}
@@ -113,6 +116,9 @@ func undone(ctx context.Context, limit time.Duration, do func(context.Context) e
 
 // release deletes the snapshots of the capture, in the plan's order.
 func (c *capture) release(ctx context.Context, r *run, p *plan, why string) {
+	if len(c.snaps) > 0 {
+		defer r.step(job.StepRelease)(nil)
+	}
 	c.unread()
 	for _, v := range p.volumes {
 		if s := c.snaps[v.volume.ID]; s != nil {

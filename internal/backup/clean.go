@@ -26,7 +26,7 @@ func (e *Engine) Clean(ctx context.Context) (found []Leftover, err error) {
 		found, err = r.cleanUp(ctx)
 		for _, l := range found {
 			if l.Code != "" {
-				r.tally.Exception(l.Code)
+				r.tally.Exception(l.Code, l.ID)
 			}
 		}
 		if err == nil {

@@ -29,6 +29,11 @@ type Engine struct {
 	Now          func() time.Time    // the clock; nil for the real one
 	Watch        func(job.Event)     // is told every event of a job; may be nil
 
+	// Ended is told how a job ended, before its log is closed, and may still add
+	// events. Nothing is held then. It gets a context that outlives the job's and
+	// has to limit itself. May be nil.
+	Ended func(ctx context.Context, h job.Header, r *job.Report, add func(job.Event))
+
 	shorter *coordinator.Limits // for tests
 }
 
@@ -53,6 +58,7 @@ func (e *Engine) now() time.Time {
 // A run is one job from its log's first line to its last.
 type run struct {
 	e      *Engine
+	began  time.Time // on the clock that measures, which is not the Engine's
 	log    *job.Log
 	tally  job.Tally
 	report *job.Report
@@ -60,6 +66,8 @@ type run struct {
 	mu     sync.Mutex
 	logErr error          // the first failure to write the log
 	ruled  map[string]int // by reason, how much rules left out
+
+	captures int // so far
 }
 
 // run makes the log of a job, does it, and closes the log. The report says how
@@ -69,7 +77,7 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	if err != nil {
 		return nil, err
 	}
-	r := &run{e: e, log: log, report: &job.Report{}}
+	r := &run{e: e, began: time.Now(), log: log, report: &job.Report{}}
 	err = do(ctx, r)
 	if err != nil && ctx.Err() != nil && problem.CodeOf(err) != problem.Cancelled {
 		// What a step says that was interrupted is a consequence, and so
@@ -81,6 +89,10 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	}
 	r.tally.Fill(r.report)
 	r.report.Settle(err)
+	log.Finish(r.report)
+	if e.Ended != nil {
+		e.Ended(context.WithoutCancel(ctx), log.Header(), r.report, r.event)
+	}
 	if cerr := log.Close(r.report); cerr != nil && err == nil {
 		err = cerr
 		r.report.Settle(err)
@@ -126,7 +138,7 @@ func (r *run) logged() error {
 // exception notes something that is not stored or restored as it was.
 func (r *run) exception(step job.Step, path string, err error) {
 	code := problem.CodeOf(err)
-	r.tally.Exception(code)
+	r.tally.Exception(code, path)
 	r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: without(path, problem.Text(err))})
 }
 
@@ -158,7 +170,7 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 	}
 	ev := job.Event{Step: step, Path: path, Code: code, Text: "left out: " + reason}
 	if code != "" {
-		r.tally.Exception(code)
+		r.tally.Exception(code, path)
 		ev.Severity = job.Warning
 	}
 	r.event(ev)
@@ -167,7 +179,7 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 // release deletes one snapshot, whatever became of the run.
 func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
 	if err := undone(ctx, r.e.limits().Undo, s.Release); err != nil {
-		r.tally.Exception(problem.ReleaseFailed)
+		r.tally.Exception(problem.ReleaseFailed, s.ID())
 		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
 			Text: "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)})
 		return

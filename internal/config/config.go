@@ -24,7 +24,8 @@ const Path = "/etc/stillpoint/config.yaml"
 
 // A Config is the content of the file.
 type Config struct {
-	Writers Writers `yaml:"writers"`
+	Writers Writers  `yaml:"writers"`
+	Notify  []Notify `yaml:"notify"` // who is told how jobs end
 }
 
 // Writers says how applications are brought to rest.
@@ -173,5 +174,5 @@ func (c *Config) check() error {
 			errs = append(errs, fmt.Errorf("writers.script: %q does not begin with a slash", p))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, checkNotify(c.Notify))...)
 }

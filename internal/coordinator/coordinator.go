@@ -57,6 +57,10 @@ type Plan struct {
 	// false when all go on. Nil for none.
 	Hush func(bool)
 
+	// Timed is told all steps, when it is over, nothing is held and nobody
+	// rests, however it ended. Nil for none.
+	Timed func([]Step)
+
 	Limits Limits
 }
 
@@ -147,6 +151,9 @@ func Take(ctx context.Context, p Plan) (*Capture, []Rest, error) {
 	for _, in := range p.Instances {
 		t.rests = append(t.rests, Rest{ID: in.About().ID, State: writer.Stable})
 	}
+	if p.Timed != nil {
+		defer func() { p.Timed(t.steps.end()) }()
+	}
 	c, err := t.take(ctx)
 	if err != nil {
 		f := &Failure{Err: err, Left: t.abort()}
@@ -163,6 +170,7 @@ type taking struct {
 	pending  []pending
 	sessions []*session
 	late     func() error // waits for what did not come back in time, and undoes it
+	steps    steps
 
 	mu    sync.Mutex
 	rests []Rest
@@ -178,7 +186,8 @@ func (t *taking) ended() []Rest {
 // pending is what a group has prepared.
 type pending struct {
 	snapshot.Pending
-	name string
+	name    string
+	volumes []string
 }
 
 func (t *taking) take(ctx context.Context) (*Capture, error) {
@@ -189,7 +198,10 @@ func (t *taking) take(ctx context.Context) (*Capture, error) {
 		return nil, err
 	}
 	if t.Quiet != nil {
-		if err := t.Quiet(ctx); err != nil {
+		end := t.steps.begin(Step{What: "quiet"})
+		err := t.Quiet(ctx)
+		end(err)
+		if err != nil {
 			return nil, errors.Join(err, t.end())
 		}
 	}
@@ -203,7 +215,10 @@ func (t *taking) take(ctx context.Context) (*Capture, error) {
 func (t *taking) ready(ctx context.Context) error {
 	for _, p := range t.pending {
 		if r, ok := p.Pending.(snapshot.Readier); ok && len(t.sessions) > 0 {
-			if err := r.Ready(ctx); err != nil {
+			end := t.steps.begin(p.step("ready"))
+			err := r.Ready(ctx)
+			end(err)
+			if err != nil {
 				return failed("make ready for snapshots", p.name, err)
 			}
 		}
@@ -220,11 +235,18 @@ func (t *taking) prepare(ctx context.Context) error {
 				return err
 			}
 		}
-		p, err := g.Provider.Prepare(ctx, t.ID, g.Targets)
-		if err != nil {
-			return failed("prepare snapshots", g.Provider.Name(), err)
+		made := pending{name: g.Provider.Name()}
+		for _, of := range g.Targets {
+			made.volumes = append(made.volumes, string(of.Volume.ID))
 		}
-		t.pending = append(t.pending, pending{p, g.Provider.Name()})
+		end := t.steps.begin(made.step("prepare"))
+		var err error
+		made.Pending, err = g.Provider.Prepare(ctx, t.ID, g.Targets)
+		end(err)
+		if err != nil {
+			return failed("prepare snapshots", made.name, err)
+		}
+		t.pending = append(t.pending, made)
 	}
 	if t.OneInstant && t.instants() > 1 {
 		return problem.Newf(problem.NotOneInstant, "", "the selection needs snapshots of %d instants, and one was demanded", t.instants())

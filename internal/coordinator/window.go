@@ -114,7 +114,9 @@ func (in *instant) hold(ctx context.Context) error {
 		if h == nil {
 			return context.Cause(ctx)
 		}
+		end := in.steps.begin(p.step("hold"))
 		err := p.Hold(ctx)
+		end(err)
 		in.mu.Lock()
 		h.returned = true
 		in.mu.Unlock()
@@ -158,7 +160,10 @@ func (in *instant) commit(ctx context.Context) error {
 	}()
 	for _, i := range order {
 		var err error
-		if all[i], err = in.pending[i].Commit(ctx); err != nil {
+		end := in.steps.begin(in.pending[i].step("commit"))
+		all[i], err = in.pending[i].Commit(ctx)
+		end(err)
+		if err != nil {
 			return failed("take snapshots", in.pending[i].name, because(ctx, err))
 		}
 	}
@@ -205,7 +210,9 @@ func (in *instant) resumeAll(all []*holding) error {
 	for i, h := range all {
 		wait.Go(func() {
 			for range 2 {
+				end := in.steps.begin(h.step("resume"))
 				errs[i] = failed("resume writes", h.name, within(in.undoing(), in.Limits.Undo, h.Resume))
+				end(errs[i])
 				if errs[i] == nil {
 					return
 				}

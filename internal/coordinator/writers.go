@@ -14,8 +14,30 @@ import (
 type session struct {
 	writer.Session
 	*taking
-	rest  *Rest     // under mu, as is since
+	rest  *Rest     // under mu, as are the times
 	since time.Time // of the begin of Freeze
+	at    time.Time // of its end
+}
+
+// step is one of this application.
+func (s *session) step(what string) Step { return Step{What: what, Instance: s.rest.ID} }
+
+// frozen notes the end of Freeze.
+func (s *session) frozen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = time.Now()
+}
+
+// resting notes for how long it was at rest, before it is thawed.
+func (s *session) resting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.IsZero() {
+		rest := s.step("rest")
+		rest.Began, rest.Took = s.at, time.Since(s.at)
+		s.steps.add(rest)
+	}
 }
 
 // fail notes the first failure of an instance, and returns it with its name.
@@ -60,7 +82,10 @@ func (t *taking) prepareWriters(ctx context.Context) error {
 	for i, in := range t.Instances {
 		wait.Go(func() {
 			var err error
-			if prepared[i], err = t.prepareWriter(ctx, in); err != nil {
+			end := t.steps.begin(Step{What: "prepare", Instance: t.rests[i].ID})
+			prepared[i], err = t.prepareWriter(ctx, in)
+			end(err)
+			if err != nil {
 				errs[i] = failure(t.rests[i].ID, writer.AtPrepare, err)
 				t.mu.Lock()
 				t.rests[i].State, t.rests[i].Err = writer.Failed, errs[i]
@@ -117,7 +142,11 @@ func (in *instant) freeze(ctx context.Context) error {
 			s.mu.Lock()
 			s.since = time.Now()
 			s.mu.Unlock()
-			if errs[i] = s.fail(writer.AtFreeze, because(ctx, s.Freeze(ctx))); errs[i] == nil {
+			end := in.steps.begin(s.step("freeze"))
+			errs[i] = s.fail(writer.AtFreeze, because(ctx, s.Freeze(ctx)))
+			end(errs[i])
+			if errs[i] == nil {
+				s.frozen()
 				s.is(writer.Frozen)
 			}
 		})
@@ -156,13 +185,17 @@ func (t *taking) thaw() ([]writer.Note, error) {
 	for i, s := range t.sessions {
 		wait.Go(func() {
 			s.is(writer.WaitingForThaw)
+			s.resting()
+			end := t.steps.begin(s.step("thaw"))
 			brought := make(chan []writer.Note, 1)
 			err := within(t.undo, t.Limits.Undo, func(ctx context.Context) error {
 				n, err := s.Thaw(ctx)
 				brought <- n
 				return err
 			})
-			if errs[i] = s.fail(writer.AtThaw, err); errs[i] == nil {
+			errs[i] = s.fail(writer.AtThaw, err)
+			end(errs[i])
+			if errs[i] == nil {
 				notes[i] = <-brought
 				s.is(writer.WaitingForStoring)
 			}

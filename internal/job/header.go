@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// NewHeader is the first line of a log that nobody keeps.
+func NewHeader(id string, s Start) Header { return newHeader(id, s, time.Now()) }
+
 func newHeader(id string, s Start, now time.Time) Header {
 	h := Header{
 		Format: 1, ID: id, Kind: s.Kind, Started: stamp(now),

@@ -77,7 +77,8 @@ const (
 	StepRestore   Step = "restore"
 	StepVerify    Step = "verify"
 	StepClean     Step = "clean"
-	StepLog       Step = "log" // about the log itself
+	StepLog       Step = "log"    // about the log itself
+	StepNotify    Step = "notify" // telling others how it ended
 )
 
 // A Header is the first line of a log.

@@ -39,11 +39,16 @@ var (
 					Counts: Counts{Files: 5000, Directories: 300, Bytes: 9 << 30, FilesReused: 1, BytesRead: 9 << 30}},
 			},
 			Total:      Counts{Files: 5001, Directories: 301, Bytes: 9<<30 + 512, FilesReused: 1, BytesRead: 9<<30 + 512, BytesStored: 1 << 19},
-			Exceptions: []Exceptions{{problem.FileUnreadable, 1200}, {problem.FileVanished, 3}},
+			Exceptions: []Exceptions{{problem.FileUnreadable, 1200, []string{"/srv/mail/in/17", "/srv/\xff"}}, {problem.FileVanished, 3, nil}},
 			LeftOut: []LeftOut{
 				{Reason: "excluded by *.tmp", Count: 1234, Names: []string{"/srv/a.tmp", "/srv/b\x07.tmp", "/srv/c.tmp", "/srv/d.tmp"}},
 				{Reason: "the repository itself", Count: 1, Names: []string{"/srv/repo"}},
 				{Reason: "tmpfs", Code: problem.VolumeMemory, Count: 2},
+			},
+			Timeline: []Span{
+				{Step: "plan", At: Millis(time.Millisecond), Took: Millis(20 * time.Millisecond)},
+				{Capture: 1, Step: "hold", Provider: "btrfs", Volumes: []string{"4f0c5a6e-2b1d-4c53-9d3a-1f5e0a7c9b21/256"}, At: Millis(30 * time.Millisecond), Took: Millis(1234567)},
+				{Capture: 1, Step: "freeze", Application: "redis:1", At: Millis(25 * time.Millisecond), Took: Millis(time.Millisecond), Failed: true},
 			},
 		},
 		"names": {
@@ -141,13 +146,13 @@ func TestTally(t *testing.T) {
 	tally.LeftOut(problem.VolumeMemory, "tmpfs", "/srv/run")
 	tally.LeftOut(problem.VolumeNetwork, "nfs", "/srv/nfs")
 	for _, c := range []problem.Code{problem.FileVanished, problem.FileChanged, problem.FileVanished, problem.AttributeUnread} {
-		tally.Exception(c)
+		tally.Exception(c, "/srv/"+string(c))
 	}
 	var r Report
 	for range 2 { // filling twice changes nothing
 		tally.Fill(&r)
 	}
-	if got, want := fmt.Sprint(r.Exceptions), "[{file-vanished 2} {attribute-unread 1} {file-changed 1}]"; got != want {
+	if got, want := fmt.Sprint(r.Exceptions), "[{file-vanished 2 [/srv/file-vanished /srv/file-vanished]} {attribute-unread 1 [/srv/attribute-unread]} {file-changed 1 [/srv/file-changed]}]"; got != want {
 		t.Errorf("exceptions %s, want %s", got, want)
 	}
 	if len(r.LeftOut) != 3 || r.LeftOut[0].Count != 30 || len(r.LeftOut[0].Names) != NamesKept || r.LeftOut[1].Reason != "nfs" || r.LeftOut[2].Code != problem.VolumeMemory {

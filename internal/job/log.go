@@ -178,7 +178,15 @@ func (l *Log) Release() error {
 	return l.write()
 }
 
-// Close sets what the log knows in r, writes it as the last line, and gives the
+// Finish sets what the log knows in r, as Close does.
+func (l *Log) Finish(r *Report) {
+	now := l.now()
+	r.Job, r.Kind = l.header.ID, l.header.Kind
+	r.Started, r.Ended = l.header.Started, stamp(now)
+	r.Took = Millis(max(0, now.Sub(l.begun)))
+}
+
+// Close sets what the log knows in r, unless Finish did, writes it as the last line, and gives the
 // lock back. A log that is held cannot be closed. When the report cannot be
 // written, the log is closed all the same, and reads as that of a job that died.
 func (l *Log) Close(r *Report) error {
@@ -190,10 +198,9 @@ func (l *Log) Close(r *Report) error {
 	case l.held:
 		return fmt.Errorf("close the log of job %s: it is held", l.header.ID)
 	}
-	now := l.now()
-	r.Job, r.Kind = l.header.ID, l.header.Kind
-	r.Started, r.Ended = l.header.Started, stamp(now)
-	r.Took = Millis(max(0, now.Sub(l.begun)))
+	if r.Job == "" {
+		l.Finish(r)
+	}
 	line, err := encodeLine(lineReport, r)
 	if err == nil {
 		l.pending = append(l.pending, line...)

@@ -32,7 +32,7 @@ func TestLogIsReadAsWritten(t *testing.T) {
 	}
 
 	must(t, l.Add(Event{Step: StepRelease, Done: "snapshot/1", Text: "released"}))
-	r := Report{Exceptions: []Exceptions{{problem.FileChanged, 1}}, Level: FileSystem, Backup: "b1"}
+	r := Report{Exceptions: []Exceptions{{Code: problem.FileChanged, Count: 1}}, Level: FileSystem, Backup: "b1"}
 	r.Settle(nil)
 	must(t, l.Close(&r))
 
@@ -166,9 +166,9 @@ func TestSettle(t *testing.T) {
 		code       problem.Code
 	}{
 		"good":                     {nil, nil, Complete, ""},
-		"exceptions":               {nil, []Exceptions{{problem.FileChanged, 7}, {problem.FileVanished, 2}}, CompleteWithExceptions, problem.FileChanged},
+		"exceptions":               {nil, []Exceptions{{Code: problem.FileChanged, Count: 7}, {Code: problem.FileVanished, Count: 2}}, CompleteWithExceptions, problem.FileChanged},
 		"failed":                   {fmt.Errorf("capture: %w", full), nil, Failed, problem.SnapshotFull},
-		"failed with exceptions":   {full, []Exceptions{{problem.FileChanged, 7}}, Failed, problem.SnapshotFull},
+		"failed with exceptions":   {full, []Exceptions{{Code: problem.FileChanged, Count: 7}}, Failed, problem.SnapshotFull},
 		"no code":                  {errors.New("odd"), nil, Failed, problem.Uncatalogued},
 		"too late":                 {context.DeadlineExceeded, nil, Failed, problem.Uncatalogued},
 		"cancelled":                {context.Canceled, nil, Cancelled, problem.Cancelled},

@@ -25,7 +25,7 @@ func List(dir string) ([]Summary, error) {
 		errs []error
 	)
 	for _, id := range ids {
-		s, running, err := open(filepath.Join(dir, id+suffix), id, false)
+		s, running, err := open(filepath.Join(dir, id+suffix), &scanner{id: id})
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // pruned meanwhile
 		case err != nil:
@@ -49,11 +49,17 @@ func List(dir string) ([]Summary, error) {
 
 // Load returns the job with this id, or the one whose id begins with it.
 func Load(dir, idOrPrefix string) (Job, error) {
+	return Excerpt(dir, idOrPrefix, nil)
+}
+
+// Excerpt is Load with only those events that show wants: a log may have a
+// million.
+func Excerpt(dir, idOrPrefix string, show func(Event) bool) (Job, error) {
 	id, err := find(dir, idOrPrefix)
 	if err != nil {
 		return Job{}, err
 	}
-	s, running, err := open(filepath.Join(dir, id+suffix), id, true)
+	s, running, err := open(filepath.Join(dir, id+suffix), &scanner{id: id, keep: true, show: show})
 	if errors.Is(err, fs.ErrNotExist) || err == nil && s == nil {
 		return Job{}, problem.Newf(problem.NoSuchJob, idOrPrefix, "no job with this id")
 	}

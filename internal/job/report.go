@@ -1,13 +1,9 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -38,6 +34,8 @@ type Report struct {
 	LeftOut      []LeftOut           `json:"left_out"`   // most first
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
+
+	Timeline []Span `json:"timeline"` // how long each step took, of a backup
 }
 
 // A VolumeReport says what became of one volume of a backup.
@@ -108,6 +106,15 @@ func (c *Counts) Add(d Counts) {
 type Exceptions struct {
 	Code  problem.Code `json:"code"`
 	Count int64        `json:"count"`
+	Names []string     `json:"names"` // of the first of them that have one; the log has all
+}
+
+// ExceptionCount is how many there are in all.
+func (r *Report) ExceptionCount() (n int64) {
+	for _, x := range r.Exceptions {
+		n += x.Count
+	}
+	return n
 }
 
 // LeftOut says how much was left out for one reason.
@@ -118,8 +125,8 @@ type LeftOut struct {
 	Names  []string     `json:"names"` // the first of them; the log has all
 }
 
-// NamesKept is how many names a report keeps of what was left out for one
-// reason.
+// NamesKept is how many names a report keeps of exceptions with one code, and
+// of what was left out for one reason.
 const NamesKept = 20
 
 // Settle sets Status, Code and Text by how the job ended; Exceptions must be
@@ -149,6 +156,7 @@ type (
 	plainCache       Cache
 	plainVolume      VolumeReport
 	plainLeftOut     LeftOut
+	plainExceptions  Exceptions
 	plainApplication ApplicationReport
 )
 
@@ -173,6 +181,11 @@ type applicationJSON struct {
 	PathsBytes [][]byte `json:"paths_bytes,omitempty"`
 }
 
+type exceptionsJSON struct {
+	*plainExceptions
+	NamesBytes [][]byte `json:"names_bytes,omitempty"`
+}
+
 type leftOutJSON struct {
 	*plainLeftOut
 	NamesBytes [][]byte `json:"names_bytes,omitempty"`
@@ -182,7 +195,7 @@ type leftOutJSON struct {
 func (r Report) MarshalJSON() ([]byte, error) {
 	r.Started, r.Ended = stamp(r.Started), stamp(r.Ended)
 	r.Volumes, r.Exceptions, r.LeftOut = list(r.Volumes), list(r.Exceptions), list(r.LeftOut)
-	r.UnusedExcludes, r.Applications = list(r.UnusedExcludes), list(r.Applications)
+	r.UnusedExcludes, r.Applications, r.Timeline = list(r.UnusedExcludes), list(r.Applications), list(r.Timeline)
 	return encode(reportJSON{(*plainReport)(&r), NotTexts(r.UnusedExcludes)})
 }
 
@@ -237,6 +250,20 @@ func (a *ApplicationReport) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// MarshalJSON writes exceptions as they are in a report.
+func (x Exceptions) MarshalJSON() ([]byte, error) {
+	x.Names = list(x.Names)
+	return encode(exceptionsJSON{(*plainExceptions)(&x), NotTexts(x.Names)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (x *Exceptions) UnmarshalJSON(b []byte) error {
+	j := exceptionsJSON{plainExceptions: (*plainExceptions)(x)}
+	err := json.Unmarshal(b, &j)
+	x.Names = exact(x.Names, j.NamesBytes)
+	return err
+}
+
 // MarshalJSON writes what was left out as it is in a report.
 func (l LeftOut) MarshalJSON() ([]byte, error) {
 	l.Names = list(l.Names)
@@ -253,66 +280,3 @@ func (l *LeftOut) UnmarshalJSON(b []byte) error {
 
 // list is never nil.
 func list[T any](all []T) []T { return append([]T{}, all...) }
-
-// A Tally counts exceptions and what was left out while a job runs, from any
-// goroutine. The zero value is ready.
-type Tally struct {
-	mu         sync.Mutex
-	exceptions map[problem.Code]int64
-	leftOut    map[leftOutKey]*LeftOut
-}
-
-type leftOutKey struct {
-	code   problem.Code
-	reason string
-}
-
-// Exception counts one.
-func (t *Tally) Exception(code problem.Code) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.exceptions == nil {
-		t.exceptions = map[problem.Code]int64{}
-	}
-	t.exceptions[code]++
-}
-
-// LeftOut counts path among what was left out for this reason; code is empty
-// where a rule, and no failure, left it out.
-func (t *Tally) LeftOut(code problem.Code, reason, path string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.leftOut == nil {
-		t.leftOut = map[leftOutKey]*LeftOut{}
-	}
-	l := t.leftOut[leftOutKey{code, reason}]
-	if l == nil {
-		l = &LeftOut{Reason: reason, Code: code}
-		t.leftOut[leftOutKey{code, reason}] = l
-	}
-	l.Count++
-	if len(l.Names) < NamesKept {
-		l.Names = append(l.Names, path)
-	}
-}
-
-// Fill puts the numbers into a report, most first.
-func (t *Tally) Fill(r *Report) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r.Exceptions, r.LeftOut = nil, nil
-	for code, n := range t.exceptions {
-		r.Exceptions = append(r.Exceptions, Exceptions{code, n})
-	}
-	slices.SortFunc(r.Exceptions, func(a, b Exceptions) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(string(a.Code), string(b.Code)))
-	})
-	for _, l := range t.leftOut {
-		l := *l
-		l.Names = slices.Clone(l.Names)
-		r.LeftOut = append(r.LeftOut, l)
-	}
-	slices.SortFunc(r.LeftOut, func(a, b LeftOut) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Reason, b.Reason), strings.Compare(string(a.Code), string(b.Code)))
-	})
-}

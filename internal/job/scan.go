@@ -16,7 +16,8 @@ import (
 // A scanner reads the lines of one log and gathers what they mean together.
 type scanner struct {
 	id     string
-	keep   bool // all events, and not only the open intents
+	keep   bool             // all events, and not only the open intents
+	show   func(Event) bool // those of them that are kept; nil for all
 	header *Header
 	report *Report
 	events []Event
@@ -84,7 +85,7 @@ func (s *scanner) take(line []byte) error {
 
 func (s *scanner) event(e Event) {
 	s.last = e.Time
-	if s.keep {
+	if s.keep && (s.show == nil || s.show(e)) {
 		s.events = append(s.events, e)
 	}
 	if e.Intent != "" {
@@ -136,10 +137,10 @@ func (s *scanner) summary(running bool) Summary {
 }
 
 // open reads a log to the point where it is clear whether its job runs, died or
-// ended. It returns false for a file without a first line, which is that of a
-// job about to begin. With keep, all events are read; else only the ends of a
+// ended. It returns nil for a file without a first line, which is that of a
+// job about to begin. With s.keep, all events are read; else only the ends of a
 // log that has a report.
-func open(path, id string, keep bool) (*scanner, bool, error) {
+func open(path string, s *scanner) (*scanner, bool, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, false, lost(path, "open", err)
@@ -158,11 +159,10 @@ func open(path, id string, keep bool) (*scanner, bool, error) {
 	if err != nil {
 		return nil, false, lost(path, "read", err)
 	}
-	s := &scanner{id: id, keep: keep}
-	if !keep && s.ends(f) {
+	if !s.keep && s.ends(f) {
 		return s, false, nil
 	}
-	if !keep && running {
+	if !s.keep && running {
 		// The first line may be on its way; then the id must do.
 		_ = s.first(f)
 		return s, true, nil

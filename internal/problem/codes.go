@@ -8,14 +8,15 @@ const (
 
 	// Of a whole run.
 
-	Usage        Code = "usage"        // a wrong flag or argument
-	Busy         Code = "busy"         // another process holds what this one needs
-	Cancelled    Code = "cancelled"    // ended by SIGINT or SIGTERM
-	NotAllowed   Code = "not-allowed"  // a right is missing, usually root
-	JobDied      Code = "job-died"     // an earlier run ended without closing its log
-	StateLost    Code = "state-lost"   // the folder of the job logs cannot be used
-	ConfigWrong  Code = "config-wrong" // the configuration file cannot be used
-	OutputLost   Code = "output-lost"  // what a command prints cannot be written
+	Usage        Code = "usage"         // a wrong flag or argument
+	Busy         Code = "busy"          // another process holds what this one needs
+	Cancelled    Code = "cancelled"     // ended by SIGINT or SIGTERM
+	NotAllowed   Code = "not-allowed"   // a right is missing, usually root
+	JobDied      Code = "job-died"      // an earlier run ended without closing its log
+	StateLost    Code = "state-lost"    // the folder of the job logs cannot be used
+	ConfigWrong  Code = "config-wrong"  // the configuration file cannot be used
+	OutputLost   Code = "output-lost"   // what a command prints cannot be written
+	NotifyFailed Code = "notify-failed" // somebody who should be told how a job ended was not
 	NoSuchJob    Code = "no-such-job"
 	JobAmbiguous Code = "job-ambiguous"
 

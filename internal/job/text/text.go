@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
@@ -25,7 +22,7 @@ func Event(w io.Writer, e job.Event) error {
 	}
 	var b strings.Builder
 	for text := range strings.SplitSeq(e.Text, "\n") {
-		fmt.Fprintf(&b, "%-19s  %-9s  ", clock(e.Time), e.Step)
+		fmt.Fprintf(&b, "%-19s  %-9s  ", Clock(e.Time), e.Step)
 		switch e.Severity {
 		case job.Warning:
 			b.WriteString("warning: ")
@@ -33,11 +30,11 @@ func Event(w io.Writer, e job.Event) error {
 			b.WriteString("error: ")
 		}
 		if subject != "" && !strings.HasPrefix(text, subject) {
-			b.WriteString(printable(subject) + ": ")
+			b.WriteString(Printable(subject) + ": ")
 		}
-		b.WriteString(printable(text))
+		b.WriteString(Printable(text))
 		if e.Code != "" {
-			fmt.Fprintf(&b, " [%s]", printable(string(e.Code)))
+			fmt.Fprintf(&b, " [%s]", Printable(string(e.Code)))
 		}
 		b.WriteByte('\n')
 	}
@@ -65,7 +62,7 @@ func Report(w io.Writer, r job.Report) error {
 	if len(r.UnusedExcludes) > 0 {
 		p.section("Excludes that fit nothing")
 		for _, pattern := range r.UnusedExcludes {
-			fmt.Fprintf(&p, "  %s\n", printable(pattern))
+			fmt.Fprintf(&p, "  %s\n", Printable(pattern))
 		}
 	}
 	_, err := io.WriteString(w, p.String())
@@ -95,34 +92,69 @@ func (p *printer) head(r job.Report) {
 		what = "job"
 	}
 	fmt.Fprintf(p, "%s%s %s\n", strings.ToUpper(what[:1]), what[1:], statusWords(r.Status))
-	p.line("job", printable(r.Job))
-	p.line("backup", printable(r.Backup))
+	p.line("job", Printable(r.Job))
+	p.line("backup", Printable(r.Backup))
 	if r.Kind == job.Backup && r.Backup == "" {
 		p.line("backup", "none was made")
 	}
-	p.line("level", string(r.Level))
+	p.line("level", withMeaning(r.Level))
 	switch {
 	case r.Level == job.Live && r.Kind == job.Backup:
 		p.line("instant", "none: files were read while they could change")
-	case len(r.Volumes) > 1:
-		p.line("instant", instant(r.OneInstant, r.Skew))
+	case len(r.Volumes) > 1, len(r.Volumes) == 1 && r.Level != "":
+		p.line("instant", Instant(r.OneInstant, r.Skew))
 	}
-	p.line("started", fmt.Sprintf("%s, took %s", clock(r.Started), length(time.Duration(r.Took))))
+	p.line("started", fmt.Sprintf("%s, took %s", Clock(r.Started), Length(time.Duration(r.Took))))
 	if r.Resumed {
 		p.line("resumed", "an interrupted job was picked up again")
 	}
 	if r.Kind == job.Verify && (r.Backups > 0 || r.Status == job.Complete) {
-		p.line("verified", plural(r.Backups, "backup", "backups"))
+		p.line("verified", Plural(r.Backups, "backup", "backups"))
 	}
 	name := "reason"
 	for text := range strings.SplitSeq(r.Text, "\n") {
-		p.line(name, printable(text))
+		p.line(name, Printable(text))
 		name = ""
+	}
+	if n := r.ExceptionCount(); n > 0 {
+		p.line("exceptions", Thousands(n)+", by reason below")
 	}
 	shown := slices.ContainsFunc(r.Exceptions, func(e job.Exceptions) bool { return e.Code == r.Code })
 	if r.Code != "" && !shown {
+		p.line("code", Titled(r.Code))
 		p.line("explained", explain(r.Code))
 	}
+}
+
+// Meaning says in a few words what a level promises; doc/guarantee.md says it
+// exactly.
+func Meaning(l job.Level) string {
+	switch l {
+	case job.Application:
+		return "the applications that were found were at rest, and can go on from it"
+	case job.FileSystem:
+		return "as if all programs had been ended at that instant"
+	case job.Crash:
+		return "as after a power cut at that instant"
+	case job.Live:
+		return "of no instant, read while everything went on"
+	}
+	return ""
+}
+
+func withMeaning(l job.Level) string {
+	if m := Meaning(l); m != "" {
+		return string(l) + ": " + m
+	}
+	return Printable(string(l))
+}
+
+// Titled is a code with what its page is called.
+func Titled(c problem.Code) string {
+	if page, ok := problem.Find(string(c)); ok && page.Code == c {
+		return string(c) + ": " + page.Title
+	}
+	return Printable(string(c))
 }
 
 func statusWords(s job.Status) string {
@@ -132,7 +164,7 @@ func statusWords(s job.Status) string {
 	case "":
 		return "without a status"
 	}
-	return printable(string(s))
+	return Printable(string(s))
 }
 
 // applications are one line each.
@@ -142,26 +174,31 @@ func (p *printer) applications(all []job.ApplicationReport) {
 	}
 	p.section("Applications")
 	for _, a := range all {
-		how := "at rest for " + length(time.Duration(a.Rested))
-		switch {
-		case a.AtRest:
-		case a.Treated == "exclude":
-			how = "left out"
-		case a.Treated == "crash":
-			how = "not at rest: as after a power cut"
-		default:
-			how = "not at rest"
+		how := "at rest for " + Length(time.Duration(a.Rested))
+		if !a.AtRest {
+			how = Treatment(a)
 		}
 		if a.Code != "" {
 			how += " [" + string(a.Code) + "]"
 		}
-		fmt.Fprintf(p, "  %s  %s\n", printable(a.ID), printable(how))
+		fmt.Fprintf(p, "  %s  %s\n", Printable(a.ID), Printable(how))
 		for text := range strings.SplitSeq(a.Text, "\n") {
 			if text != "" && !a.AtRest {
-				fmt.Fprintf(p, "    %s\n", printable(text))
+				fmt.Fprintf(p, "    %s\n", Printable(text))
 			}
 		}
 	}
+}
+
+// Treatment says how the files of an application are that was not at rest.
+func Treatment(a job.ApplicationReport) string {
+	switch a.Treated {
+	case "exclude":
+		return "left out"
+	case "crash":
+		return "not at rest: as after a power cut"
+	}
+	return "not at rest"
 }
 
 // volume is the section of one volume; only tells that it is the whole job.
@@ -170,47 +207,48 @@ func (p *printer) volume(v job.VolumeReport, only bool) {
 	if len(at) == 0 {
 		at = []string{v.ID}
 	}
-	p.section("Volume %s", printable(at[0]))
-	p.line("identity", printable(v.ID))
+	p.section("Volume %s", Printable(at[0]))
+	p.line("identity", Printable(v.ID))
 	if len(v.Paths) != 1 || v.Paths[0] != at[0] {
-		p.line("paths", printable(strings.Join(v.Paths, ", ")))
+		p.line("paths", Printable(strings.Join(v.Paths, ", ")))
 	}
-	p.line("provider", printable(v.Provider))
+	p.line("provider", Printable(v.Provider))
 	if !v.Instant.IsZero() {
-		p.line("instant", fmt.Sprintf("%s, %s", v.Instant.Local().Format("2006-01-02 15:04:05.000"), instant(v.OneInstant, v.Skew)))
+		p.line("instant", fmt.Sprintf("%s, %s", v.Instant.Local().Format("2006-01-02 15:04:05.000"), Instant(v.OneInstant, v.Skew)))
 		if v.Hold > 0 {
-			p.line("held", length(time.Duration(v.Hold)))
+			p.line("held", Length(time.Duration(v.Hold)))
 		}
 	}
 	if c := v.Cache; c != nil {
-		p.line("cache file", fmt.Sprintf("%s of at most %s used, in %s", size(c.Used), size(c.Maximum), printable(c.Dir)))
+		p.line("cache file", fmt.Sprintf("%s of at most %s used, in %s", Size(c.Used), Size(c.Maximum), Printable(c.Dir)))
 	}
 	p.counts(job.Backup, v.Counts, time.Duration(v.Took), only)
 }
 
-func instant(one bool, skew job.Millis) string {
+// Instant says whether something is of one instant, or by how much it missed.
+func Instant(one bool, skew job.Millis) string {
 	if one {
 		return "all of one instant"
 	}
-	return "not of one instant: first and last lie " + length(time.Duration(skew)) + " apart"
+	return "not of one instant: first and last lie " + Length(time.Duration(skew)) + " apart"
 }
 
 // counts are the lines that say how much; whole tells that they are those of
 // the whole job, of which it is always known what was stored.
 func (p *printer) counts(kind job.Kind, c job.Counts, took time.Duration, whole bool) {
-	number := plural(c.Files, "file", "files") + ", " + plural(c.Directories, "directory", "directories")
+	number := Plural(c.Files, "file", "files") + ", " + Plural(c.Directories, "directory", "directories")
 	if c.Others > 0 {
-		number += ", " + plural(c.Others, "other", "others")
+		number += ", " + Plural(c.Others, "other", "others")
 	}
-	p.line(p.contents, number+", "+size(c.Bytes))
+	p.line(p.contents, number+", "+Size(c.Bytes))
 	if c.FilesReused > 0 {
-		p.line("unchanged", plural(c.FilesReused, "file", "files"))
+		p.line("unchanged", Plural(c.FilesReused, "file", "files"))
 	}
 	switch kind {
 	case job.Backup:
 		p.line("read", moved(c.BytesRead, took))
 		if whole || c.BytesStored > 0 {
-			p.line("stored", size(c.BytesStored))
+			p.line("stored", Size(c.BytesStored))
 		}
 	case job.Restore:
 		p.line("written", moved(c.BytesWritten, took))
@@ -224,13 +262,14 @@ func (p *printer) exceptions(all []job.Exceptions) {
 		return
 	}
 	p.section("Exceptions")
-	number, name := 0, 0
+	number := 0
 	for _, e := range all {
-		number = max(number, len(thousands(e.Count)))
-		name = max(name, len(e.Code))
+		number = max(number, len(Thousands(e.Count)))
 	}
 	for _, e := range all {
-		fmt.Fprintf(p, "  %*s  %-*s  %s\n", number, thousands(e.Count), name, e.Code, explain(e.Code))
+		fmt.Fprintf(p, "  %*s  %s\n", number, Thousands(e.Count), Titled(e.Code))
+		p.names(number, e.Names, e.Count)
+		fmt.Fprintf(p, "  %*s  %s\n", number, "", explain(e.Code))
 	}
 }
 
@@ -241,111 +280,28 @@ func (p *printer) leftOut(all []job.LeftOut) {
 	p.section("Left out")
 	number := 0
 	for _, l := range all {
-		number = max(number, len(thousands(l.Count)))
+		number = max(number, len(Thousands(l.Count)))
 	}
 	for _, l := range all {
-		fmt.Fprintf(p, "  %*s  %s\n", number, thousands(l.Count), printable(l.Reason))
-		for i, name := range l.Names {
-			if i == namesShown {
-				break
-			}
-			fmt.Fprintf(p, "  %*s    %s\n", number, "", printable(name))
-		}
-		if more := l.Count - int64(min(len(l.Names), namesShown)); more > 0 && len(l.Names) > 0 {
-			fmt.Fprintf(p, "  %*s    and %s more, all in the log\n", number, "", thousands(more))
-		}
+		fmt.Fprintf(p, "  %*s  %s\n", number, Thousands(l.Count), Printable(l.Reason))
+		p.names(number, l.Names, l.Count)
 	}
 }
 
-// namesShown is how many names of what was left out a report shows to people.
+// names are the first of so many, below their number.
+func (p *printer) names(number int, names []string, count int64) {
+	for i, name := range names {
+		if i == namesShown {
+			break
+		}
+		fmt.Fprintf(p, "  %*s    %s\n", number, "", Printable(name))
+	}
+	if more := count - int64(min(len(names), namesShown)); more > 0 && len(names) > 0 {
+		fmt.Fprintf(p, "  %*s    and %s more, all in the log\n", number, "", Thousands(more))
+	}
+}
+
+// namesShown is how many names of one kind a report shows to people.
 const namesShown = 3
 
-func explain(c problem.Code) string { return "stillpoint explain " + printable(string(c)) }
-
-// printable shows what no terminal may interpret: names of files and texts
-// made of them may hold control characters, or no text at all.
-func printable(s string) string {
-	clean := true
-	for _, r := range s {
-		clean = clean && unicode.IsPrint(r) && r != utf8.RuneError
-	}
-	if clean {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		_, n := utf8.DecodeRuneInString(s[i:])
-		switch {
-		case r == utf8.RuneError && n == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			q := strconv.QuoteRuneToASCII(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
-}
-
-func clock(t time.Time) string {
-	if t.IsZero() {
-		return "no time"
-	}
-	return t.Local().Format("2006-01-02 15:04:05")
-}
-
-// length shows a time as people need it: two figures of its order.
-func length(d time.Duration) string {
-	switch {
-	case d == 0:
-		return "0 ms"
-	case d < 999500*time.Microsecond:
-		return strconv.FormatFloat(float64(d.Round(time.Microsecond))/float64(time.Millisecond), 'g', 3, 64) + " ms"
-	case d < time.Minute:
-		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
-	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-}
-
-func moved(bytes int64, took time.Duration) string {
-	if took < time.Millisecond || bytes == 0 {
-		return size(bytes)
-	}
-	return fmt.Sprintf("%s, %s/s", size(bytes), size(int64(float64(bytes)/took.Seconds())))
-}
-
-func size(bytes int64) string {
-	if bytes < 1024 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	f := float64(bytes)
-	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		f /= 1024
-		if f < 999.5 || unit == "EiB" {
-			digits := 1
-			if f >= 99.95 {
-				digits = 0
-			}
-			return strconv.FormatFloat(f, 'f', digits, 64) + " " + unit
-		}
-	}
-	return ""
-}
-
-func plural(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return thousands(n) + " " + many
-}
-
-func thousands(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func explain(c problem.Code) string { return "stillpoint explain " + Printable(string(c)) }

@@ -137,17 +137,17 @@ func TestFigures(t *testing.T) {
 		0: "0 ms", 1234: "0.001 ms", 850 * time.Millisecond: "850 ms", 999999600: "1.0 s", 59 * time.Second: "59.0 s",
 		61 * time.Second: "1 min 1 s", 3600 * time.Second: "1 h 0 min", 100 * time.Hour: "100 h 0 min",
 	} {
-		if got := length(d); got != want {
+		if got := Length(d); got != want {
 			t.Errorf("%d is %q, want %q", d, got, want)
 		}
 	}
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1<<20 - 1: "1.0 MiB", 150 << 20: "150 MiB", 1 << 30: "1.0 GiB", math.MaxInt64: "8.0 EiB"} {
-		if got := size(n); got != want {
+		if got := Size(n); got != want {
 			t.Errorf("%d is %q, want %q", n, got, want)
 		}
 	}
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", -1000: "-1,000", -100: "-100", 1234567: "1,234,567"} {
-		if got := thousands(n); got != want {
+		if got := Thousands(n); got != want {
 			t.Errorf("%d is %q, want %q", n, got, want)
 		}
 	}

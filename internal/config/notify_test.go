@@ -1,0 +1,55 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+const told = `notify:
+  - name: metrics
+    metrics: {dir: /var/lib/prometheus/node-exporter}
+  - name: ops
+    on: [failure, exceptions]
+    kinds: [backup, restore]
+    timeout: 30s
+    mail:
+      server: mail.example.org
+      port: 2525
+      tls: starttls
+      ca_file: /etc/ssl/ca.pem
+      auth: login
+      user: backup
+      password_file: /etc/stillpoint/mail.password
+      from: backup@example.org
+      to: [ops@example.org]
+      attach: true
+  - name: chat
+    webhook: {url: "https://chat.example.org/hook", secret_file: /etc/stillpoint/hook, token_file: /etc/stillpoint/token, tries: 5}
+  - name: script
+    command: [/usr/local/bin/told, --loud]
+`
+
+func TestNotify(t *testing.T) {
+	c, err := Parse([]byte(told))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := c.Notify
+	if len(n) != 4 || n[0].Metrics.Dir == "" || n[2].Webhook.Tries != 5 || n[2].Webhook.SecretFile == "" || strings.Join(n[3].Command, " ") != "/usr/local/bin/told --loud" {
+		t.Fatalf("%+v", n)
+	}
+	m := n[1].Mail
+	if m.Server != "mail.example.org" || m.Port != 2525 || m.User != "backup" || m.PasswordFile == "" || m.Auth != "login" || !m.Attach || len(m.To) != 1 ||
+		strings.Join(n[1].On, " ") != "failure exceptions" || len(n[1].Kinds) != 2 || time.Duration(n[1].Timeout) != 30*time.Second {
+		t.Errorf("%+v %+v", n[1], m)
+	}
+}
+
+// No mistake shows what may be a secret.
+func TestNotifyHides(t *testing.T) {
+	_, err := Parse([]byte("notify: [{name: a, webhook: {url: 'ftp://hidden'}}]\n"))
+	if err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Error(err)
+	}
+}
