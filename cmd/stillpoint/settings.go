@@ -9,6 +9,7 @@ import (
 
 	"stillpoint/internal/backup"
 	"stillpoint/internal/config"
+	"stillpoint/internal/openfile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
@@ -70,6 +71,17 @@ func repoOf(e *env, s config.Settings) repoFlags {
 	return f
 }
 
+// cacheOf is the same of cache files.
+func cacheOf(s config.Settings) *cacheFlags {
+	f := &cacheFlags{}
+	for key, at := range map[string]*string{"cache_dir": &f.dir, "cache_max": &f.maximum} {
+		if s[key].From != config.FromEnvironment { // which has a word of its own there
+			*at = s.Text(key)
+		}
+	}
+	return f
+}
+
 // optionsOf are what a backup does by its settings.
 func optionsOf(s config.Settings) (backup.Options, error) {
 	o := backup.Options{
@@ -77,6 +89,18 @@ func optionsOf(s config.Settings) (backup.Options, error) {
 		OneFileSystem: s.Bool("one_file_system"), Checkpoint: s.Time("checkpoint"),
 		OneAtATime: s.Bool("one_at_a_time"), Progress: &repository.Progress{},
 		Quiet: backup.Quiet{For: s.Time("quiet"), Timeout: s.Time("quiet_timeout"), Else: backup.Otherwise(s.Text("no_quiet"))},
+	}
+	o.NoExceptions = s.Text("exceptions") == "none"
+	o.Retry = backup.Retry{}
+	for _, class := range config.Classes {
+		o.Retry[backup.Class(class)] = backup.Rule{Times: s.Count("retry." + class + ".times"), Wait: s.Time("retry." + class + ".wait")}
+	}
+	var err error
+	if o.OpenFiles, err = openfile.Parse(s.Text("open_files")); err != nil {
+		return o, err
+	}
+	if err := chooseProviders(s, &o); err != nil {
+		return o, err
 	}
 	for _, r := range s.List("require") {
 		o.OneInstant = o.OneInstant || r == "one-instant"
@@ -101,6 +125,30 @@ func optionsOf(s config.Settings) (backup.Options, error) {
 		o.Exclude = append(o.Exclude, ps...)
 	}
 	return o, nil
+}
+
+// chooseProviders takes over who takes the snapshots.
+func chooseProviders(s config.Settings, o *backup.Options) error {
+	o.ProviderOf = map[string]string{}
+	for _, text := range s.List("provider") {
+		path, name, of := strings.Cut(text, "=")
+		was := o.ProviderOf[path]
+		if !of {
+			was, name, path = o.Provider, text, ""
+		}
+		if was != "" && was != name {
+			return problem.Newf(problem.Usage, "--provider", "%s and %s cannot both be chosen", was, name)
+		}
+		if of {
+			o.ProviderOf[path] = name
+		} else {
+			o.Provider = name
+		}
+	}
+	if o.Provider == backup.None && o.OpenFiles.Way == "" && s["open_files"].From != config.FromDefault {
+		return problem.Newf(problem.Usage, "--open-files fail", "cannot be had with --provider none, which reads live files")
+	}
+	return nil
 }
 
 // policiesOf puts the policies of a job over those of the configuration.

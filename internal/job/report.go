@@ -24,6 +24,8 @@ type Report struct {
 	Backup  string       `json:"backup,omitempty"`  // ID of the backup that was made, or restored
 	Backups int64        `json:"backups,omitempty"` // how many were verified
 	Resumed bool         `json:"resumed"`           // an interrupted job was picked up again
+	Spared  *Spared      `json:"spared,omitempty"`  // what therefore was not done again; nil unless resumed
+	Tries   int64        `json:"tries,omitempty"`   // how often it was begun; 0 for once
 	Started time.Time    `json:"started"`           // Close sets it
 	Ended   time.Time    `json:"ended"`             // Close sets it
 	Took    Millis       `json:"took_ms"`           // Close sets it, from a clock that nobody sets back
@@ -38,6 +40,13 @@ type Report struct {
 	LeftOut      []LeftOut           `json:"left_out"`   // most first
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
+}
+
+// Spared is what an interrupted job had done, and the one that picked it up did
+// not do again.
+type Spared struct {
+	Files int64 `json:"files"` // not read
+	Bytes int64 `json:"bytes"` // their contents, not read and not sent
 }
 
 // A VolumeReport says what became of one volume of a backup.
@@ -275,6 +284,18 @@ func (t *Tally) Exception(code problem.Code) {
 		t.exceptions = map[problem.Code]int64{}
 	}
 	t.exceptions[code]++
+}
+
+// Forget begins anew, but for the codes that it is to keep.
+func (t *Tally) Forget(but ...problem.Code) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leftOut = nil
+	for code := range t.exceptions {
+		if !slices.Contains(but, code) {
+			delete(t.exceptions, code)
+		}
+	}
 }
 
 // LeftOut counts path among what was left out for this reason; code is empty
