@@ -94,13 +94,13 @@ func runJobList(e *env, f jobFilter) error {
 		return err
 	}
 	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tSTARTED\tKIND\tJOB\tSTATUS\tCODE\tLEVEL\tEXCEPTIONS\tTOOK")
+	fmt.Fprintln(w, "ID\tSTARTED\tKIND\tSTATUS\tCODE\tLEVEL\tEXCEPTIONS\tTOOK\tJOB")
 	for _, s := range all {
 		took := "-"
 		if !s.Ended.IsZero() {
 			took = time.Duration(s.Took).Round(time.Millisecond).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", s.ID, s.Started.Local().Format(time.DateTime), s.Kind, dash(s.Name), s.Status, dash(string(s.Code)), dash(string(s.Level)), s.Exceptions, took)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", s.ID, s.Started.Local().Format(time.DateTime), s.Kind, s.Status, dash(string(s.Code)), dash(string(s.Level)), s.Exceptions, took, dash(s.Name))
 	}
 	return w.Flush()
 }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
@@ -37,21 +38,25 @@ func (j *Job) Settings() (map[string][]string, error) {
 		if e.Data["settings"] == nil {
 			continue
 		}
-		var kept struct {
-			Settings      map[string][]string `json:"settings"`
-			SettingsBytes map[string][][]byte `json:"settings_bytes"`
-		}
-		b, err := json.Marshal(e.Data)
-		if err == nil {
-			err = json.Unmarshal(b, &kept)
-		}
+		var settings map[string][]string
+		var bytes map[string][][]byte
+		err := errors.Join(as(e.Data["settings"], &settings), as(e.Data["settings_bytes"], &bytes))
 		if err != nil {
 			return nil, problem.Newf(problem.StateLost, j.ID, "the settings in its log cannot be read: %w", err)
 		}
-		for key, b := range kept.SettingsBytes {
-			kept.Settings[key] = exact(kept.Settings[key], b)
+		for key, b := range bytes {
+			settings[key] = exact(settings[key], b)
 		}
-		return kept.Settings, nil
+		return settings, nil
 	}
 	return nil, problem.Newf(problem.Usage, j.ID, "its log has no settings to run it again by")
+}
+
+// as reads what JSON was read into as something else.
+func as(v, to any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, to)
 }
