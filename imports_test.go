@@ -57,6 +57,7 @@ var may = map[string]string{
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":                "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":                 "internal/problem",
+	"internal/openfile":               "internal/problem internal/sys/opened internal/writer/aide",
 	"internal/quiet":                  "internal/volume internal/problem",
 	"internal/writer":                 "internal/problem",
 	"internal/writer/writertest":      "internal/writer internal/problem internal/tool", // for tests
@@ -81,9 +82,9 @@ var may = map[string]string{
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
-	"internal/backup":     "internal/coordinator internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/coordinator internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 	"test/vm":        "test/vm/wire",

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/spf13/cobra"
 
-	"stillpoint/internal/backup"
+	"stillpoint/internal/config"
 	"stillpoint/internal/job"
 	"stillpoint/internal/job/text"
 	"stillpoint/internal/problem"
@@ -19,26 +19,15 @@ import (
 )
 
 type backupFlags struct {
-	repo         repoFlags
-	cache        cacheFlags
-	exclude      []string
-	excludeFiles []string
-	provider     string
-	require      []string
-	oneFS        bool
-	verbose      bool
-	silent       bool
-	checkpoint   time.Duration
-	oneAtATime   bool
-	quiet        time.Duration
-	quietTimeout time.Duration
-	noQuiet      string
+	job     string
+	verbose bool
+	silent  bool
 }
 
 func newBackup(e *env) *cobra.Command {
 	var f backupFlags
 	c := &cobra.Command{
-		Use:   "backup PATH...",
+		Use:   "backup PATH... | backup --job NAME",
 		Short: "back up paths from snapshots of their volumes",
 		Long: `Takes a snapshot of every volume that holds something of the paths, stores the
 data from the snapshots under the live paths, and deletes the snapshots.
@@ -48,7 +37,19 @@ there; but for memory, network and kernel file systems and read-only btrfs
 snapshots (of snapper, timeshift …), which are left out and named in the report,
 unless selected themselves. Without a snapshot provider for a volume the backup
 fails with no-provider; --provider none reads the live files instead and labels
-the backup "live".
+the backup "live". --provider /mnt/usb=none holds for that path alone.
+
+--open-files is for volumes that no snapshot can be taken of. With fail, the backup
+fails; else they are read live, and of files that somebody has open for writing
+skip leaves each out, wait:30s waits so long for each to be closed, lock keeps others
+from opening a file for writing while it is read (who wants it gets it, and it is
+read again), and read takes them as they are. All that is not as it should be is an
+exception.
+
+--job NAME takes what to do from that job in the configuration (see
+` + "`stillpoint config`" + `); flags and paths given beside it come first, and the log says so.
+--exceptions none fails a job whose backup has exceptions; the backup is kept.
+--retry N tries again what failed and may pass: no room, not in time, lost.
 
 --exclude takes patterns: one without a slash is compared with every name
 ('*.tmp'); one that begins with a slash with the whole live path ('/srv/cache');
@@ -80,59 +81,74 @@ that are found can be brought to rest, or there are none.`,
   stillpoint backup /srv /var/lib/postgresql --require application
   stillpoint backup /srv /home --quiet 500ms --no-quiet continue
   stillpoint backup /srv --report html=/var/www/backup.html
-  stillpoint backup /mnt/usb --provider none`,
-		Args: atLeast(1, "a path to back up"),
-		RunE: func(c *cobra.Command, args []string) error { return runBackup(c.Context(), e, &f, args) },
+  stillpoint backup /mnt/usb --provider none
+  stillpoint backup --job nightly
+  stillpoint backup /srv /mnt/usb --open-files wait:30s --retry 3`,
+		Args: func(c *cobra.Command, args []string) error {
+			if f.job != "" {
+				return nil
+			}
+			return atLeast(1, "a path to back up")(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := given(c, args)
+			if err != nil {
+				return err
+			}
+			return runBackup(c.Context(), e, &f, s)
+		},
 	}
-	f.repo.add(c)
-	f.cache.add(c)
-	c.Flags().StringArrayVarP(&f.exclude, "exclude", "e", nil, "leave out what fits this pattern; may be given several times")
-	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what fits a pattern in this file, one per line, # for comments")
-	c.Flags().StringVar(&f.provider, "provider", backup.Auto, "snapshot provider: auto, none (read live), or one of those that the command providers lists")
-	c.Flags().StringArrayVar(&f.require, "require", nil, "fail where this cannot be had: one-instant, application; may be given several times")
-	c.Flags().BoolVar(&f.oneAtATime, "one-at-a-time", false, "take one volume after the other, each at an instant of its own")
-	c.Flags().DurationVar(&f.quiet, "quiet", 0, "wait until nobody has written to the volumes for so long; 0 waits for nothing")
-	c.Flags().DurationVar(&f.quietTimeout, "quiet-timeout", 30*time.Second, "how long to wait for that")
-	c.Flags().StringVar(&f.noQuiet, "no-quiet", string(backup.ElseFail), "what to do if it does not come: fail, continue (without), one-at-a-time")
-	c.Flags().BoolVarP(&f.oneFS, "one-file-system", "x", false, "leave out what is mounted below the paths")
+	addSettings(c)
+	c.Flags().StringVar(&f.job, "job", "", "take what to do from this job in the configuration")
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "print every event of the job")
 	c.Flags().BoolVarP(&f.silent, "silent", "q", false, "print nothing but errors")
-	c.Flags().DurationVar(&f.checkpoint, "checkpoint", 5*time.Minute, "how often an unfinished backup is made resumable; 0 for never")
 	addPage(c, e)
 	jsonFlag(c, e)
 	return c
 }
 
-func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) error {
-	o := backup.Options{
-		Paths: paths, Exclude: f.exclude, Provider: f.provider, OneFileSystem: f.oneFS, Checkpoint: f.checkpoint,
-		Progress: &repository.Progress{},
-	}
-	if err := f.demands(&o); err != nil {
-		return err
-	}
-	if err := e.onePrint(); err != nil {
-		return err
-	}
-	if f.checkpoint < 0 {
-		return problem.Newf(problem.Usage, "--checkpoint", "cannot be negative")
-	}
-	for _, path := range paths {
-		if path == "" {
-			return problem.Newf(problem.Usage, `""`, "is no path")
-		}
-	}
-	for _, name := range f.excludeFiles {
-		ps, err := patterns(name)
+func runBackup(ctx context.Context, e *env, f *backupFlags, flags config.Settings) error {
+	t := task{name: f.job}
+	if f.job != "" {
+		c, err := configuration(e)
 		if err != nil {
 			return err
 		}
-		o.Exclude = append(o.Exclude, ps...)
+		if t.said, err = c.Job(f.job); err != nil {
+			return err
+		}
 	}
-	if _, err := f.repo.folder(e); err != nil {
+	t.settings = config.Effective(t.said, flags, e.getenv, f.job != "")
+	return e.backUp(ctx, t, f)
+}
+
+// A task is one backup to be taken.
+type task struct {
+	name     string          // in the configuration; may be empty
+	retryOf  string          // the job that is run again; may be empty
+	said     config.Settings // by the configuration or the log of that job
+	settings config.Settings // what holds in the end
+}
+
+// backUp takes a backup and prints how it went.
+func (e *env) backUp(ctx context.Context, t task, f *backupFlags) error {
+	s := t.settings
+	if err := e.onePrint(); err != nil {
 		return err
 	}
-	choice, err := f.cache.choice(e)
+	repo := repoOf(e, s)
+	o, err := optionsOf(s)
+	if err != nil {
+		return err
+	}
+	o.Said = config.Overridden(t.said, s)
+	if t.said == nil {
+		o.Said = nil // nothing that they hold against
+	}
+	if _, err := repo.folder(e); err != nil {
+		return err
+	}
+	choice, err := cacheOf(s).choice(e)
 	if err != nil {
 		return err
 	}
@@ -141,51 +157,22 @@ func runBackup(ctx context.Context, e *env, f *backupFlags, paths []string) erro
 	if err != nil {
 		return err
 	}
+	en.Applications = policiesOf(s, en.Applications)
+	en.JobName, en.RetryOf, en.Settings = t.name, t.retryOf, recordOf(s)
 	p := e.progress("stored", f.silent, func() done {
 		t := o.Progress.Total()
 		return done{files: t.Files, bytes: t.Bytes}
 	})
 	o.Expect, o.Counted = p.expect, p != nil
 	w.over = p
+	started := sync.OnceFunc(p.start)
 	rep, err := en.Backup(ctx, func(ctx context.Context) (*repository.Repository, error) {
-		r, err := f.repo.open(ctx, e)
-		p.start()
+		r, err := repo.open(ctx, e)
+		started()
 		return r, err
 	}, o)
 	p.stop()
 	return e.report(rep, err, w, f.silent)
-}
-
-// demands takes over what the capture has to be like.
-func (f *backupFlags) demands(o *backup.Options) error {
-	for _, r := range f.require {
-		switch r {
-		case "one-instant":
-			o.OneInstant = true
-		case "application":
-			o.Application = true
-		default:
-			return problem.Newf(problem.Usage, r, "cannot be required; one-instant and application can")
-		}
-	}
-	o.OneAtATime = f.oneAtATime
-	if o.OneAtATime && o.OneInstant {
-		return problem.Newf(problem.Usage, "--one-at-a-time", "cannot be had with --require one-instant")
-	}
-	if f.quiet < 0 || f.quietTimeout <= 0 {
-		return problem.Newf(problem.Usage, "--quiet", "and --quiet-timeout are times like 500ms and 30s")
-	}
-	o.Quiet = backup.Quiet{For: f.quiet, Timeout: f.quietTimeout, Else: backup.Otherwise(f.noQuiet)}
-	switch o.Quiet.Else {
-	case backup.ElseFail, backup.ElseContinue:
-	case backup.ElseOneAtATime:
-		if o.OneInstant {
-			return problem.Newf(problem.Usage, "--no-quiet one-at-a-time", "cannot be had with --require one-instant")
-		}
-	default:
-		return problem.Newf(problem.Usage, f.noQuiet, "is none of fail, continue, one-at-a-time")
-	}
-	return nil
 }
 
 // patterns reads a file of exclude patterns.

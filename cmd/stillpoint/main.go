@@ -12,6 +12,7 @@ import (
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/openfile"
 	"stillpoint/internal/writer/script"
 	"stillpoint/internal/writer/sqlite"
 )
@@ -23,6 +24,7 @@ func main() {
 	script.Main()
 	holder.Main()
 	agent.Main(newCow)
+	openfile.Main()
 
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup

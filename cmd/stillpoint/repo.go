@@ -19,6 +19,8 @@ import (
 type repoFlags struct {
 	path         string
 	passwordFile string
+
+	typed string // the password, once it was asked for
 }
 
 func (f *repoFlags) add(c *cobra.Command) {
@@ -87,8 +89,12 @@ func (f *repoFlags) password(e *env, twice bool) (string, error) {
 	if e.stdin == nil || !term.IsTerminal(int(e.stdin.Fd())) {
 		return "", problem.New(problem.PasswordMissing, "", errors.New("no password: give --password-file, set STILLPOINT_PASSWORD or STILLPOINT_PASSWORD_FILE, or run at a terminal to be asked"))
 	}
+	if f.typed != "" {
+		return f.typed, nil
+	}
 	p, err := e.ask("Password of the repository: ")
 	if err != nil || !twice {
+		f.typed = p
 		return p, err
 	}
 	again, err := e.ask("The same password again: ")

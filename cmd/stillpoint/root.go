@@ -56,7 +56,7 @@ func newRoot(e *env) *cobra.Command {
 	c.AddCommand(
 		newInit(e), newBackup(e), newBackups(e), newLs(e), newRestore(e), newVerify(e),
 		newVolumes(e), newProviders(e), newWriters(e), newExplain(e), newJob(e), newClean(e),
-		newAgent(e), newSnapshot(e), newRun(e), newNotify(e), newVersion(e),
+		newAgent(e), newSnapshot(e), newRun(e), newConfig(e), newNotify(e), newVersion(e),
 	)
 	c.InitDefaultHelpCmd()
 	c.InitDefaultCompletionCmd()

@@ -18,12 +18,14 @@ import (
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/openfile"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
 	holder.Main()
 	agent.Main(newCow)
+	openfile.Main()
 	testscript.Main(m, map[string]func(){"stillpoint": main})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/job"
+	"stillpoint/internal/openfile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
@@ -21,14 +22,19 @@ import (
 type Options struct {
 	Paths         []string
 	Exclude       []string
-	Provider      string        // Auto, None or a name; empty is Auto
-	OneInstant    bool          // fail where everything cannot be of one instant
-	Application   bool          // fail where not all applications that are found can be brought to rest
-	OneAtATime    bool          // one volume after the other: capture, store, release
-	Quiet         Quiet         // wait for quiet time first
-	OneFileSystem bool          // leave out what is mounted below the paths
-	Checkpoint    time.Duration // how often an unfinished backup is made resumable; 0 for never
-	Parallel      int           // files in work at once; 0 for a good number
+	Provider      string             // Auto, None or a name; empty is Auto
+	ProviderOf    map[string]string  // the same for what lies at or below a live path
+	OpenFiles     openfile.Treatment // of what is read live; the zero one reads live only what None was chosen for
+	OneInstant    bool               // fail where everything cannot be of one instant
+	Application   bool               // fail where not all applications that are found can be brought to rest
+	OneAtATime    bool               // one volume after the other: capture, store, release
+	Quiet         Quiet              // wait for quiet time first
+	OneFileSystem bool               // leave out what is mounted below the paths
+	Checkpoint    time.Duration      // how often an unfinished backup is made resumable; 0 for never
+	Parallel      int                // files in work at once; 0 for a good number
+	Retry         Retry              // what is tried again that failed
+	NoExceptions  bool               // a backup with exceptions is a job that failed
+	Said          []string           // for the log, at its beginning
 
 	Progress *repository.Progress     // may be nil
 	Expect   func(files, bytes int64) // told what the last backup held, as an estimate; may be nil
@@ -59,8 +65,13 @@ func (e *Engine) Backup(ctx context.Context, open Open, o Options) (*job.Report,
 		o.Progress = &repository.Progress{}
 	}
 	return e.run(ctx, job.Backup, func(ctx context.Context, r *run) error {
-		b := &backing{run: r, o: o, treated: map[string]bool{}, parts: map[volume.ID][]volume.ID{}}
-		return b.backup(ctx, open)
+		for _, text := range o.Said {
+			r.event(job.Event{Step: job.StepPlan, Text: text})
+		}
+		if err := r.retrying(ctx, o, open); err != nil {
+			return err
+		}
+		return r.demanded(o)
 	})
 }
 
@@ -79,6 +90,8 @@ type backing struct {
 	table   *volume.Table
 	apps    *quiesce.Applications
 	treated map[string]bool // applications that were given up and counted
+
+	watch *openfile.Watch // of files that are read live; nil without a treatment
 }
 
 func (b *backing) backup(ctx context.Context, open Open) error {
@@ -115,6 +128,10 @@ func (b *backing) decide(ctx context.Context) (rules *rules, err error) {
 
 // take takes and stores all volumes, together or one after the other.
 func (b *backing) take(ctx context.Context, rules *rules) error {
+	if err := b.watchFiles(ctx); err != nil {
+		return err
+	}
+	defer b.unwatch()
 	if !b.o.OneAtATime {
 		err := b.atOnce(ctx, rules)
 		if !b.volumeByVolume(err) {
@@ -169,6 +186,9 @@ func (b *backing) makePlan(ctx context.Context) (*rules, error) {
 	}
 	if b.plan, err = makePlan(ctx, t, b.e.Providers, b.o, rules); err != nil {
 		return nil, err
+	}
+	for _, w := range b.plan.warnings {
+		b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Path: w.path, Code: w.code, Text: w.reason})
 	}
 	for _, l := range b.plan.leftOut {
 		b.leftOut(job.StepPlan, l.path, l.code, l.reason)

@@ -38,6 +38,9 @@ func (b *backing) count(began time.Time) {
 		}
 		vr.Took = job.Millis(b.rec.Ended.Sub(began))
 	}
+	if files, bytes := b.o.Progress.Spared(); b.report.Resumed {
+		b.report.Spared = &job.Spared{Files: files, Bytes: bytes}
+	}
 	b.report.Total = counts(b.o.Progress.Total())
 	b.report.Total.BytesStored = b.rec.Stored
 	if len(b.report.Volumes) == 1 {

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -33,6 +34,11 @@ type Engine struct {
 	// events. Nothing is held then. It gets a context that outlives the job's and
 	// has to limit itself. May be nil.
 	Ended func(ctx context.Context, h job.Header, r *job.Report, add func(job.Event))
+	// Of a backup, for its log: its name in the configuration, the settings that
+	// it can be run again by, and the job that it runs again. All may be empty.
+	JobName  string
+	Settings map[string][]string
+	RetryOf  string
 
 	shorter *coordinator.Limits // for tests
 }
@@ -65,7 +71,7 @@ type run struct {
 
 	mu     sync.Mutex
 	logErr error          // the first failure to write the log
-	ruled  map[string]int // by reason, how much rules left out
+	named  map[string]int // how many names there were of each kind
 
 	captures int // so far
 }
@@ -73,7 +79,7 @@ type run struct {
 // run makes the log of a job, does it, and closes the log. The report says how
 // it ended; the error, why it failed.
 func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Context, r *run) error) (*job.Report, error) {
-	log, err := job.Create(e.JobDir, job.Start{Kind: kind, Args: e.Args, Version: e.Version, Now: e.Now})
+	log, err := job.Create(e.JobDir, job.Start{Kind: kind, Args: e.Args, Version: e.Version, Now: e.Now, Name: e.JobName, Settings: e.Settings, RetryOf: e.RetryOf})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +145,36 @@ func (r *run) logged() error {
 func (r *run) exception(step job.Step, path string, err error) {
 	code := problem.CodeOf(err)
 	r.tally.Exception(code, path)
-	r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: without(path, problem.Text(err))})
+	text := without(path, problem.Text(err))
+	r.except(job.Exception{Path: path, Code: code, Reason: text, Step: step})
+	if r.told(string(code), "of "+string(code)) {
+		r.event(job.Event{Severity: job.Warning, Step: step, Path: path, Code: code, Text: text})
+	}
+}
+
+// except writes a name into the list of exceptions.
+func (r *run) except(x job.Exception) {
+	if err := r.log.Except(x); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.logErr = cmp.Or(r.logErr, err)
+	}
+}
+
+// told tells whether one more event of this kind goes into the log, and says in
+// the log once that the others do not.
+func (r *run) told(kind, what string) bool {
+	r.mu.Lock()
+	if r.named == nil {
+		r.named = map[string]int{}
+	}
+	r.named[kind]++
+	n := r.named[kind]
+	r.mu.Unlock()
+	if n == logNames+1 && what != "" {
+		r.event(job.Event{Step: job.StepLog, Text: "further exceptions " + what + " are in the list only: stillpoint job show " + r.log.ID() + " --exceptions"})
+	}
+	return n <= logNames
 }
 
 // without leaves the subject away with which lines of a text begin.
@@ -147,33 +182,29 @@ func without(subject, text string) string {
 	return strings.ReplaceAll("\n"+text, "\n"+subject+": ", "\n")[1:]
 }
 
-// logged names of what a rule leaves out, per reason. An exclude that fits a
-// million names would else write a log of 160 MB every night.
+// logNames is how many names of one kind are in the log. Of what has a code, the
+// list of exceptions has all; of what a rule leaves out it has no more: an exclude
+// that fits a million names would else write a file of 160 MB every night.
 const logNames = 1000
 
 // leftOut notes something that is not in the backup. With a code it is an
-// exception, too, and each is in the log; of what a rule leaves out, the report
-// has the number and the log the first names.
+// exception, too; of what a rule leaves out, the report has the number.
 func (r *run) leftOut(step job.Step, path string, code problem.Code, reason string) {
 	r.tally.LeftOut(code, reason, path)
-	if code == "" {
-		r.mu.Lock()
-		if r.ruled == nil {
-			r.ruled = map[string]int{}
-		}
-		r.ruled[reason]++
-		n := r.ruled[reason]
-		r.mu.Unlock()
-		if n > logNames {
-			return
-		}
-	}
 	ev := job.Event{Step: step, Path: path, Code: code, Text: "left out: " + reason}
+	kind, what := "left out: "+reason, ""
 	if code != "" {
 		r.tally.Exception(code, path)
 		ev.Severity = job.Warning
+		kind, what = string(code), "of "+string(code)
 	}
-	r.event(ev)
+	told := r.told(kind, what)
+	if told || code != "" {
+		r.except(job.Exception{Path: path, Code: code, Reason: ev.Text, Step: step})
+	}
+	if told {
+		r.event(ev)
+	}
 }
 
 // release deletes one snapshot, whatever became of the run.

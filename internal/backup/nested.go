@@ -21,7 +21,7 @@ func (p *plan) nested(s *source) {
 	mounts := s.grafts
 	var all []graft
 	add := func(at *place, shown string) {
-		if at.volume.Subvolume == nil {
+		if at.volume.Subvolume == nil || !p.live(at.volume.ID) {
 			return
 		}
 		for _, sub := range subvolumes(shown, at.volume.Subvolume.ID) {

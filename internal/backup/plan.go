@@ -26,6 +26,8 @@ type plan struct {
 	sources []source
 	volumes []planned // each once, in the order in which they were met
 	leftOut []leftOut // known before anything is read
+
+	warnings []leftOut // what is worse than it might be
 }
 
 // A source is one selected path.
@@ -57,6 +59,7 @@ type graft struct {
 type planned struct {
 	volume   volume.Volume
 	provider snapshot.Provider // nil: read live
+	asked    string            // for this provider
 	paths    []string          // relative to the volume
 }
 
@@ -79,8 +82,8 @@ func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provide
 		if err != nil {
 			return nil, err
 		}
-		if o.OneInstant && o.Provider == None {
-			return nil, problem.Newf(problem.NotOneInstant, path, "live files are of many instants, and one was demanded")
+		if o.OneInstant && o.provider(path) == None {
+			return nil, notOneInstant(path)
 		}
 		if err := p.allowed(path, v, o); err != nil {
 			return nil, err
@@ -92,7 +95,7 @@ func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provide
 			continue
 		}
 		s := source{path: path, place: place{volume: v, rel: rel, point: m.Point, root: relative(m.Root)}}
-		if err := p.need(ctx, providers, o, v, rel); err != nil {
+		if err := p.need(ctx, providers, o, v, path, rel); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		if err := p.below(ctx, t, providers, o, rules, &s); err != nil {
@@ -145,7 +148,7 @@ func (p *plan) allowed(path string, v volume.Volume, o Options) error {
 	switch {
 	case v.Kind == volume.Virtual:
 		return problem.Newf(problem.VolumeMemory, path, "lies on %s, which the kernel makes up; there are no files to back up", v.FSType)
-	case o.Provider == None:
+	case o.provider(path) == None || o.OpenFiles.Way != "":
 		return nil
 	}
 	switch v.Kind {
@@ -171,14 +174,12 @@ func (p *plan) below(ctx context.Context, t *volume.Table, providers []snapshot.
 		if reason != "" {
 			g.empty = true
 			p.leftOut = append(p.leftOut, leftOut{point, code, reason})
-		} else if err := p.need(ctx, providers, o, b.Volume, g.place.rel); err != nil {
+		} else if err := p.need(ctx, providers, o, b.Volume, point, g.place.rel); err != nil {
 			return fmt.Errorf("%s is mounted below %s: %w", point, s.path, err)
 		}
 		s.grafts = append(s.grafts, g)
 	}
-	if o.Provider == None {
-		p.nested(s)
-	}
+	p.nested(s)
 	return nil
 }
 
@@ -199,28 +200,50 @@ func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
 		return "", "network file system (" + v.FSType + ")"
 	case v.Kind == volume.Stacked:
 		return "", "shows what lies in other volumes (" + v.FSType + ")"
-	case v.Kind == volume.EFI && o.Provider != None:
+	case v.Kind == volume.EFI && o.provider(b.Mount.Point) != None && o.OpenFiles.Way == "":
 		return problem.VolumeEFI, "EFI system partition: no snapshot can be taken of it"
 	}
 	return "", ""
 }
 
 // need adds a path to what is taken of a volume.
-func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, v volume.Volume, rel string) error {
+func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, v volume.Volume, live, rel string) error {
+	name := o.provider(live)
 	for i := range p.volumes {
-		if p.volumes[i].volume.ID == v.ID {
-			if !slices.Contains(p.volumes[i].paths, rel) {
-				p.volumes[i].paths = append(p.volumes[i].paths, rel)
-			}
-			return nil
+		of := &p.volumes[i]
+		if of.volume.ID != v.ID {
+			continue
 		}
+		if of.asked != name {
+			return problem.Newf(problem.Usage, live, "is to be taken with %s, and another path of the same volume with %s: one takes all of a volume", name, of.asked)
+		}
+		if !slices.Contains(of.paths, rel) {
+			of.paths = append(of.paths, rel)
+		}
+		return nil
 	}
-	pr, err := choose(ctx, providers, o.Provider, v)
+	pr, err := choose(ctx, providers, name, v)
+	if problem.CodeOf(err) == problem.NoProvider && name == Auto && o.OpenFiles.Way != "" {
+		p.warnings = append(p.warnings, leftOut{live, problem.NoProvider, fmt.Sprintf("read live, without a snapshot, as chosen (open_files: %s): %s", o.OpenFiles, problem.Text(err))})
+		pr, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}
-	p.volumes = append(p.volumes, planned{volume: v, provider: pr, paths: []string{rel}})
+	if pr == nil && o.OneInstant {
+		return notOneInstant(live)
+	}
+	p.volumes = append(p.volumes, planned{volume: v, provider: pr, asked: name, paths: []string{rel}})
 	return nil
+}
+
+func notOneInstant(path string) error {
+	return problem.Newf(problem.NotOneInstant, path, "live files are of many instants, and one was demanded")
+}
+
+// live tells whether a volume of the plan is read without a snapshot.
+func (p *plan) live(id volume.ID) bool {
+	return slices.ContainsFunc(p.volumes, func(v planned) bool { return v.volume.ID == id && v.provider == nil })
 }
 
 // choose returns the provider for a volume, nil for reading live.

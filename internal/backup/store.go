@@ -105,7 +105,7 @@ func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source,
 	r.Left = func(path, reason string) {
 		switch {
 		case reason == reasonGap:
-		case b.o.Provider == None && s.isStub(path):
+		case b.live(*s) && s.isStub(path):
 		case rules.knows(reason):
 			b.leftOut(job.StepStore, path, "", reason)
 		default:
@@ -150,6 +150,9 @@ func (b *backing) storeOptions(w *repository.Writer, points *checkpoints, s sour
 		Exception: func(path string, err error) { b.exception(job.StepStore, path, b.because(path, err)) },
 		Interval:  b.o.Checkpoint,
 		Parallel:  b.o.Parallel,
+	}
+	if b.watch != nil && o.Live {
+		o.Opened = b.opened
 	}
 	if b.o.Checkpoint != 0 {
 		o.Checkpoint = func(ctx context.Context, t repository.Tree) error {

@@ -5,16 +5,22 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 
 	"stillpoint/internal/problem"
 )
@@ -24,19 +30,29 @@ const Path = "/etc/stillpoint/config.yaml"
 
 // A Config is the content of the file.
 type Config struct {
-	Writers Writers  `yaml:"writers"`
-	Notify  []Notify `yaml:"notify"` // who is told how jobs end
+	File  string         `yaml:"-"` // its path; empty where there is none
+	lines map[string]int // where keys are
+
+	// Jobs are those of the file by their names, and Defaults what holds for
+	// those of them that say nothing else.
+	Jobs     map[string]Settings `yaml:"jobs"`
+	Defaults Settings            `yaml:"defaults"`
+
+	Writers Writers `yaml:"writers"`
+
+	// Notify is who is told how jobs end.
+	Notify []Notify `yaml:"notify"`
 }
 
 // Writers says how applications are brought to rest.
 type Writers struct {
 	// Retries is how often a capture is tried again in which a writer failed
 	// with something that may pass, and RetryWait how long is waited before.
-	Retries   *int     `yaml:"retries"`    // 3
-	RetryWait Duration `yaml:"retry_wait"` // 30s
+	Retries   *int     `yaml:"retries" default:"3"`
+	RetryWait Duration `yaml:"retry_wait" default:"30s"`
 
 	// Window is the longest that an application may rest.
-	Window Duration `yaml:"window"` // 60s
+	Window Duration `yaml:"window" default:"1m0s"`
 
 	PostgreSQL PostgreSQL `yaml:"postgresql"`
 	MariaDB    MariaDB    `yaml:"mariadb"`
@@ -47,7 +63,7 @@ type Writers struct {
 
 // Common is what every writer has.
 type Common struct {
-	Off bool `yaml:"off"` // do not look for applications of this kind
+	Off bool `yaml:"off" default:"false"` // do not look for applications of this kind
 
 	// Policy is for instances that cannot be brought to rest: "exclude" leaves
 	// their files out, "crash" keeps them as they are at the instant, "fail"
@@ -106,9 +122,9 @@ type RedisServer struct {
 // Script has the settings of the writer that runs scripts.
 type Script struct {
 	Common `yaml:",inline"`
-	Dir    string   `yaml:"dir"`   // of the executables; /etc/stillpoint/freeze.d
-	Paths  []string `yaml:"paths"` // which data they bring to rest
-	Limit  Duration `yaml:"limit"` // of one script
+	Dir    string   `yaml:"dir" default:"/etc/stillpoint/freeze.d"` // of the executables
+	Paths  []string `yaml:"paths"`                                  // which data they bring to rest
+	Limit  Duration `yaml:"limit"`                                  // of one script
 }
 
 // A Duration is written as Go writes it: 500ms, 30s, 2m. Zero is the default.
@@ -139,40 +155,87 @@ func Read(path string, must bool) (*Config, error) {
 	if err != nil {
 		return nil, problem.New(problem.ConfigWrong, path, err)
 	}
+	c.isFrom(path)
 	return c, nil
 }
 
-// Parse reads the content of a file. An error says line and column, on one line
-// as all errors are.
+// isFrom tells all settings where they stand.
+func (c *Config) isFrom(path string) {
+	c.File = path
+	for _, s := range append(slices.Collect(maps.Values(c.Jobs)), c.Defaults) {
+		for name, v := range s {
+			v.Where = fmt.Sprintf("%s:%d", path, v.Line)
+			s[name] = v
+		}
+	}
+}
+
+// Parse reads the content of a file. The error is made of all mistakes in it, each
+// with line and column, and on one line as all errors are.
 func Parse(b []byte) (*Config, error) {
 	c := &Config{}
-	if len(strings.TrimSpace(string(b))) == 0 {
-		return c, nil
+	f, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return nil, syntax(err)
 	}
-	if err := yaml.UnmarshalWithOptions(b, c, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
-		return nil, errors.New(strings.TrimSpace(yaml.FormatError(err, false, false)))
+	r := &reader{anchors: map[string]ast.Node{}, places: map[string]ast.Node{}}
+	for i, d := range f.Docs {
+		if i > 0 {
+			r.wrong(d.Body, "", "is a second document; there can be one")
+			continue
+		}
+		if d.Body == nil || d.Body.Type() == ast.CommentType {
+			continue
+		}
+		ast.Walk(r, d.Body)
+		r.value(d.Body, reflect.ValueOf(c).Elem(), "")
 	}
-	return c, c.check()
+	c.check(r)
+	c.lines = r.lines()
+	slices.SortStableFunc(r.mistakes, func(a, b error) int {
+		x, y := a.(*Mistake), b.(*Mistake)
+		return cmp.Or(cmp.Compare(x.Line, y.Line), cmp.Compare(x.Column, y.Column), strings.Compare(x.Key, y.Key))
+	})
+	return c, errors.Join(r.mistakes...)
+}
+
+// syntax is the error of a file that is no YAML.
+func syntax(err error) error {
+	text := strings.TrimSpace(yaml.FormatError(err, false, false))
+	m := &Mistake{Text: text}
+	if _, scan := fmt.Sscanf(text, "[%d:%d]", &m.Line, &m.Column); scan == nil {
+		m.Text = bare(errors.New(text))
+	}
+	return errors.Join(m)
 }
 
 // check looks at what the types do not say.
-func (c *Config) check() error {
+func (c *Config) check(r *reader) {
 	w := c.Writers
-	var errs []error
 	for name, of := range map[string]Common{"postgresql": w.PostgreSQL.Common, "mariadb": w.MariaDB.Common, "redis": w.Redis.Common, "sqlite": w.SQLite, "script": w.Script.Common} {
-		switch of.Policy {
-		case "", "exclude", "crash", "fail":
-		default:
-			errs = append(errs, fmt.Errorf("writers.%s.policy: %q is none of exclude, crash, fail", name, of.Policy))
+		key := "writers." + name + ".policy"
+		if of.Policy != "" && !slices.Contains(policies, of.Policy) {
+			r.wrong(r.places[key], key, "%q is none of %s", of.Policy, strings.Join(policies, ", "))
 		}
 	}
 	if w.Retries != nil && *w.Retries < 0 {
-		errs = append(errs, fmt.Errorf("writers.retries: %d is less than none", *w.Retries))
+		r.wrong(r.places["writers.retries"], "writers.retries", "%d is less than none", *w.Retries)
 	}
 	for _, p := range append([]string{w.Script.Dir}, w.Script.Paths...) {
 		if p != "" && !filepath.IsAbs(p) {
-			errs = append(errs, fmt.Errorf("writers.script: %q does not begin with a slash", p))
+			r.wrong(r.places["writers.script"], "writers.script", "%q does not begin with a slash", p)
 		}
 	}
-	return errors.Join(append(errs, checkNotify(c.Notify))...)
+	for name, s := range c.Jobs {
+		key := "jobs." + name
+		if !jobName.MatchString(name) {
+			r.wrong(r.places[key], key, "a name is made of letters, digits, - and _")
+		}
+		if len(c.Defaults.under(s).List("paths")) == 0 {
+			r.wrong(r.places[key], key, "has no paths; write paths: [/srv, /home]")
+		}
+	}
+	checkNotify(c.Notify, r)
 }
+
+var jobName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)

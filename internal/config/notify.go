@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -51,15 +50,14 @@ type NotifyMetrics struct {
 }
 
 // checkNotify looks at what the types do not say.
-func checkNotify(all []Notify) error {
-	var errs []error
+func checkNotify(all []Notify, r *reader) {
 	names := map[string]bool{}
 	for i, n := range all {
 		at := fmt.Sprintf("notify[%d]", i)
 		if n.Name != "" {
 			at = "notify " + n.Name
 		}
-		wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(at+": "+format, args...)) }
+		wrong := func(format string, args ...any) { r.wrong(r.places["notify"], at, format, args...) }
 		switch {
 		case n.Name == "":
 			wrong("has no name")
@@ -85,7 +83,6 @@ func checkNotify(all []Notify) error {
 		}
 		n.checkWay(wrong)
 	}
-	return errors.Join(errs...)
 }
 
 func (n *Notify) checkWay(wrong func(string, ...any)) {

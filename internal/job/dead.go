@@ -145,6 +145,9 @@ func Prune(dir string, keep int) (int, error) {
 			errs = append(errs, lost(path, "remove", err))
 			continue
 		}
+		if err := os.Remove(listOf(dir, j.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, lost(path, "remove", err))
+		}
 		removed++
 	}
 	return removed, errors.Join(errs...)

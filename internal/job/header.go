@@ -16,7 +16,7 @@ func newHeader(id string, s Start, now time.Time) Header {
 	h := Header{
 		Format: 1, ID: id, Kind: s.Kind, Started: stamp(now),
 		User: strconv.Itoa(os.Geteuid()), Command: redact(s.Args), Version: s.Version,
-		PID: os.Getpid(), BootID: bootID(),
+		PID: os.Getpid(), BootID: bootID(), Name: s.Name, RetryOf: s.RetryOf,
 	}
 	if u, err := user.Current(); err == nil {
 		h.User = u.Username

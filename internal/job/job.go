@@ -77,6 +77,7 @@ const (
 	StepRestore   Step = "restore"
 	StepVerify    Step = "verify"
 	StepClean     Step = "clean"
+	StepRetry     Step = "retry"
 	StepLog       Step = "log"    // about the log itself
 	StepNotify    Step = "notify" // telling others how it ended
 )
@@ -93,6 +94,9 @@ type Header struct {
 
 	// CommandBytes is NotTexts of Command.
 	CommandBytes [][]byte `json:"command_bytes,omitempty"`
+
+	Name    string `json:"name,omitempty"`     // in the configuration
+	RetryOf string `json:"retry_of,omitempty"` // the job that was run again
 
 	Version string `json:"version"`
 	PID     int    `json:"pid"`

@@ -32,6 +32,8 @@ type Log struct {
 	pending []byte // whole lines that are not in the file yet
 	held    bool
 	closed  bool
+	others  *os.File // the exceptions, once there are some
+	waiting []byte   // whole lines that are not in that file yet
 }
 
 // Start says what a job is, for the first line of its log.
@@ -40,6 +42,10 @@ type Start struct {
 	Args    []string // the command line, as in os.Args; secrets in it are not kept
 	Version string
 	Now     func() time.Time // the clock of the log; nil for the real one
+
+	Name     string              // that the job has in the configuration; may be empty
+	Settings map[string][]string // what it was told to do, so that it can be run again; may be nil
+	RetryOf  string              // id of the job that is run again; may be empty
 }
 
 // Create makes the log of a new job and the folder for it, if need be. The
@@ -57,7 +63,7 @@ func Create(dir string, s Start) (*Log, error) {
 	}
 	l := &Log{now: s.Now, begun: s.Now(), file: file}
 	l.header = newHeader(strings.TrimSuffix(filepath.Base(file.Name()), suffix), s, l.begun)
-	if err := l.begin(dir); err != nil {
+	if err := l.begin(dir, s.Settings); err != nil {
 		file.Close()
 		os.Remove(file.Name())
 		return nil, err
@@ -99,9 +105,9 @@ func createFile(dir string) (*os.File, error) {
 // idLength makes a collision unlikely (2^50 ids) and an id short enough to type.
 const idLength = 10
 
-// begin writes the first line, and makes sure that a power cut leaves both it
-// and the name.
-func (l *Log) begin(dir string) error {
+// begin writes the first line, and one with the settings if there are some, and
+// makes sure that a power cut leaves both them and the name.
+func (l *Log) begin(dir string, settings map[string][]string) error {
 	line, err := encodeLine(lineJob, l.header)
 	if err != nil {
 		return err
@@ -109,6 +115,11 @@ func (l *Log) begin(dir string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = line
+	if settings != nil {
+		if err := l.append(settingsEvent(settings)); err != nil {
+			return err
+		}
+	}
 	if err := l.sync(); err != nil {
 		return err
 	}
@@ -175,7 +186,7 @@ func (l *Log) Release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = false
-	return l.write()
+	return errors.Join(l.write(), l.list())
 }
 
 // Finish sets what the log knows in r, as Close does.
@@ -207,6 +218,9 @@ func (l *Log) Close(r *Report) error {
 		err = l.sync()
 	}
 	l.closed = true
+	if xerr := errors.Join(l.list(), l.unlist()); xerr != nil && err == nil {
+		err = xerr
+	}
 	if cerr := l.file.Close(); cerr != nil && err == nil {
 		err = lost(l.file.Name(), "close", cerr)
 	}

@@ -20,6 +20,8 @@ type Report struct {
 	Backup  string       `json:"backup,omitempty"`  // ID of the backup that was made, or restored
 	Backups int64        `json:"backups,omitempty"` // how many were verified
 	Resumed bool         `json:"resumed"`           // an interrupted job was picked up again
+	Spared  *Spared      `json:"spared,omitempty"`  // what therefore was not done again; nil unless resumed
+	Tries   int64        `json:"tries,omitempty"`   // how often it was begun; 0 for once
 	Started time.Time    `json:"started"`           // Close sets it
 	Ended   time.Time    `json:"ended"`             // Close sets it
 	Took    Millis       `json:"took_ms"`           // Close sets it, from a clock that nobody sets back
@@ -36,6 +38,13 @@ type Report struct {
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
 
 	Timeline []Span `json:"timeline"` // how long each step took, of a backup
+}
+
+// Spared is what an interrupted job had done, and the one that picked it up did
+// not do again.
+type Spared struct {
+	Files int64 `json:"files"` // not read
+	Bytes int64 `json:"bytes"` // their contents, not read and not sent
 }
 
 // A VolumeReport says what became of one volume of a backup.

@@ -40,6 +40,18 @@ func (t *Tally) Exception(code problem.Code, name string) {
 	}
 }
 
+// Forget begins anew, but for the codes that it is to keep.
+func (t *Tally) Forget(but ...problem.Code) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leftOut = nil
+	for code := range t.exceptions {
+		if !slices.Contains(but, code) {
+			delete(t.exceptions, code)
+		}
+	}
+}
+
 // LeftOut counts path among what was left out for this reason; code is empty
 // where a rule, and no failure, left it out.
 func (t *Tally) LeftOut(code problem.Code, reason, path string) {

@@ -20,6 +20,8 @@ const (
 	NoSuchJob    Code = "no-such-job"
 	JobAmbiguous Code = "job-ambiguous"
 
+	ExceptionsRefused Code = "exceptions-refused" // a job that was to have none has some
+
 	// Of selected paths and their volumes.
 
 	PathMissing   Code = "path-missing"
@@ -71,8 +73,10 @@ const (
 	FileUnreadable  Code = "file-unreadable"
 	FileChanged     Code = "file-changed" // changed while it was read, live
 	FileVanished    Code = "file-vanished"
-	FileTorn        Code = "file-torn" // changed behind the back of a snapshot
-	FileGone        Code = "file-gone" // deleted before it could be read from a snapshot
+	FileOpen        Code = "file-open"      // open for writing, read without a snapshot, and left out
+	FileOpenRead    Code = "file-open-read" // the same, and read as it is
+	FileTorn        Code = "file-torn"      // changed behind the back of a snapshot
+	FileGone        Code = "file-gone"      // deleted before it could be read from a snapshot
 	AttributeUnread Code = "attribute-unread"
 
 	// Of repositories.

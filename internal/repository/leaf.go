@@ -3,6 +3,7 @@ package repository
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/kopia/kopia/repo/object"
@@ -65,9 +66,9 @@ func (p *fromNode) close() {
 
 // complete fills in what statx does not tell. An entry with the ctime of an
 // earlier backup has its attributes, because every change of them sets ctime.
-func (s *storing) complete(p place, self *Record, before []*Record, instants []time.Time) error {
+func (s *storing) complete(p place, self *Record, before []*Record, origins []origin) error {
 	for i, b := range before {
-		if b != nil && unchanged(b, instants[i], &self.Entry) {
+		if b != nil && unchanged(b, origins[i].instant, &self.Entry) {
 			self.XAttrs, self.Target = b.XAttrs, b.Target
 			self.Flags |= b.Flags
 			return nil
@@ -77,15 +78,19 @@ func (s *storing) complete(p place, self *Record, before []*Record, instants []t
 }
 
 // leaf stores everything that is not a directory.
-func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Record, instants []time.Time) (Record, error) {
+func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Record, origins []origin) (Record, error) {
 	for i, b := range before {
-		if b != nil && unchanged(b, instants[i], &self.Entry) && s.has(ctx, b) {
+		if b != nil && unchanged(b, origins[i].instant, &self.Entry) && s.has(ctx, b) {
 			r := *b
 			r.Entry.Name, r.stored, r.Links, r.Volume = self.Name, self.stored, self.Links, self.Volume
 			s.counted(p, &r)
 			if n := s.w.p.Volume(p.volume()); r.Type == tree.File {
 				n.Reused.Add(1)
 				n.Bytes.Add(r.Size)
+				if onlyInterrupted(before, origins, &self.Entry) {
+					n.spared.Add(1)
+					n.sparedBytes.Add(r.Size)
+				}
 			}
 			return r, nil
 		}
@@ -107,11 +112,30 @@ func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Reco
 		self.Size = 0
 		self.Object, err = s.bytes(ctx, nil)
 	}
+	if keptOpen(self, err) {
+		s.counted(p, &self)
+	}
 	if err != nil {
 		return self, err
 	}
 	s.counted(p, &self)
 	return self, attr
+}
+
+// keptOpen tells whether a file is stored all the same that was open for writing.
+func keptOpen(r Record, err error) bool {
+	return r.Object != "" && problem.CodeOf(err) == problem.FileOpenRead
+}
+
+// onlyInterrupted tells whether it was an interrupted run, and not a backup, that
+// has stored what is unchanged.
+func onlyInterrupted(before []*Record, origins []origin, now *tree.Entry) bool {
+	for i, b := range before {
+		if b != nil && !origins[i].incomplete && unchanged(b, origins[i].instant, now) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *storing) counted(p place, r *Record) {
@@ -187,7 +211,7 @@ func (s *storing) linked(ctx context.Context, p place, self Record) (Record, err
 // since the first name was read, or may even be another file with the number
 // of one that is gone.
 func (s *storing) again(ctx context.Context, p place, self Record, first *linked) (Record, error) {
-	switch torn := problem.Is(first.err, problem.FileChanged) && first.r.Object != ""; {
+	switch torn := (problem.Is(first.err, problem.FileChanged) || keptOpen(first.r, first.err)) && first.r.Object != ""; {
 	case torn, first.err == nil && !tree.Changed(first.r.Entry, self.Entry):
 		name := self.Name
 		self.Entry, self.Object = first.r.Entry, first.r.Object
@@ -207,21 +231,24 @@ func (s *storing) again(ctx context.Context, p place, self Record, first *linked
 // still. If it never does, the last reading is kept.
 func (s *storing) file(ctx context.Context, p place, self Record) (Record, error) {
 	var torn Record
+	var noted error
 	for try := 1; ; try++ {
-		after, err := s.read(ctx, p, &self)
+		after, note, err := s.read(ctx, p, &self)
 		if err == nil && !tree.Changed(self.Entry, after) {
 			fault.Point("repository:file-stored")
-			return self, nil
+			return self, note
 		}
 		if err != nil && !errors.Is(err, errShort) && !problem.Is(err, problem.FileChanged) {
 			return self, err
 		}
 		if err == nil {
-			torn = self
+			torn, noted = self, note
 		}
 		switch {
 		case !s.o.Live:
 			return self, problem.Newf(problem.SnapshotLost, "", "the file changed inside the snapshot")
+		case try == attempts && noted != nil:
+			return torn, fmt.Errorf("changed in each of %d readings; %w", try, noted)
 		case try == attempts:
 			return torn, problem.Newf(problem.FileChanged, "", "changed in each of %d readings", try)
 		}
@@ -243,26 +270,46 @@ func (s *storing) file(ctx context.Context, p place, self Record) (Record, error
 	}
 }
 
-// read stores the content once and returns what the file was like after it.
-func (s *storing) read(ctx context.Context, p place, self *Record) (tree.Entry, error) {
+// read stores the content once and returns what the file was like after it. The
+// note is an exception of a file that is read all the same.
+func (s *storing) read(ctx context.Context, p place, self *Record) (e tree.Entry, note, err error) {
 	self.Object = ""
 	c, err := p.open(self.Entry)
 	if err != nil {
-		return tree.Entry{}, err
+		return e, nil, err
 	}
 	defer c.Close()
+	after := func() error { return nil }
+	if s.o.Opened != nil {
+		if after, err = s.o.Opened(ctx, p.volume(), c); err != nil {
+			return e, nil, err
+		}
+	}
+	err = s.contentOf(ctx, c, self, s.w.p.Volume(p.volume()))
+	if err == nil {
+		e, err = c.Stat()
+	}
+	note = after() // whatever became of it: what was taken is given back
+	if err == nil && problem.Is(note, problem.FileChanged) {
+		return e, nil, note
+	}
+	return e, note, err
+}
+
+// contentOf stores the content of an open file, and what is to be told of it.
+func (s *storing) contentOf(ctx context.Context, c *tree.Content, self *Record, n *Counters) (err error) {
 	if self.Holes, err = c.Holes(); err != nil {
-		return tree.Entry{}, err
+		return err
 	}
 	flags, err := c.Flags()
 	if err != nil {
-		return tree.Entry{}, err
+		return err
 	}
 	self.Flags |= flags
-	id, err := s.content(ctx, c, self.Size, self.Holes, s.w.p.Volume(p.volume()))
+	id, err := s.content(ctx, c, self.Size, self.Holes, n)
 	if err != nil {
-		return tree.Entry{}, err
+		return err
 	}
 	self.Object = id.String()
-	return c.Stat()
+	return nil
 }

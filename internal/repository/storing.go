@@ -64,7 +64,7 @@ func (w *Writer) Store(ctx context.Context, src tree.Source, o StoreOptions) (Tr
 	var before []earlier
 	for _, p := range o.Previous {
 		if p.Root.Volume == src.Volume && p.Root.Type == tree.Directory {
-			before = append(before, earlier{object: p.Root.Object, instant: p.Instant})
+			before = append(before, earlier{object: p.Root.Object, origin: origin{p.Instant, p.Incomplete}})
 		}
 	}
 	f := &folder{self: self}
@@ -80,15 +80,15 @@ func (w *Writer) Store(ctx context.Context, src tree.Source, o StoreOptions) (Tr
 // single stores a source that is one file.
 func (s *storing) single(ctx context.Context, n *tree.Node, src tree.Source, self Record) (Record, error) {
 	var before []*Record
-	var instants []time.Time
+	var origins []origin
 	for _, p := range s.o.Previous {
 		if p.Root.Volume == self.Volume {
-			before, instants = append(before, &p.Root), append(instants, p.Instant)
+			before, origins = append(before, &p.Root), append(origins, origin{p.Instant, p.Incomplete})
 		}
 	}
 	p := &fromNode{n: n, src: src}
 	defer p.close()
-	r, err := s.leaf(ctx, p, self, before, instants)
+	r, err := s.leaf(ctx, p, self, before, origins)
 	if err != nil && r.Object != "" && ctx.Err() == nil && !fatal(err) {
 		s.o.Exception(src.Path, err)
 		err = nil
@@ -101,8 +101,14 @@ func (s *storing) single(ctx context.Context, n *tree.Node, src tree.Source, sel
 
 // earlier is the listing of the same directory in an earlier backup.
 type earlier struct {
-	object  string
-	instant time.Time
+	object string
+	origin
+}
+
+// An origin says what an earlier backup is.
+type origin struct {
+	instant    time.Time
+	incomplete bool // of a run that was interrupted
 }
 
 // dir stores a directory whose own record is f.self.
@@ -113,9 +119,9 @@ func (s *storing) dir(ctx context.Context, d *tree.Dir, f *folder, before []earl
 	}
 	names = s.add.names(d, names)
 	cursors := make([]*cursor, len(before))
-	instants := make([]time.Time, len(before))
+	origins := make([]origin, len(before))
 	for i, b := range before {
-		cursors[i], instants[i] = openCursor(ctx, s.w.kopia, b.object), b.instant
+		cursors[i], origins[i] = openCursor(ctx, s.w.kopia, b.object), b.origin
 		defer cursors[i].close()
 	}
 	defer f.drop()
@@ -130,7 +136,7 @@ func (s *storing) dir(ctx context.Context, d *tree.Dir, f *folder, before []earl
 			for j, c := range cursors {
 				found[j] = c.find(n.IsDir, stored)
 			}
-			s.run(&wg, true, func() { f.done(i, s.entry(ctx, d, f, n.Name, stored, found, instants)) })
+			s.run(&wg, true, func() { f.done(i, s.entry(ctx, d, f, n.Name, stored, found, origins)) })
 		}
 		// Or the directories above would keep all others from working.
 		<-s.slot
@@ -149,7 +155,7 @@ func (s *storing) dir(ctx context.Context, d *tree.Dir, f *folder, before []earl
 }
 
 // entry stores one name and returns its record, or nil where there is none.
-func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, stored string, before []*Record, instants []time.Time) *Record {
+func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, stored string, before []*Record, origins []origin) *Record {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -168,9 +174,9 @@ func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, store
 	self := Record{Entry: e, stored: stored}
 	var r Record
 	if e.Type == tree.Directory {
-		r, err = s.subdir(ctx, d, f, self, before, instants)
+		r, err = s.subdir(ctx, d, f, self, before, origins)
 	} else {
-		r, err = s.leaf(ctx, fromDir{d}, self, before, instants)
+		r, err = s.leaf(ctx, fromDir{d}, self, before, origins)
 	}
 	switch {
 	case err == nil:
@@ -188,9 +194,9 @@ func (s *storing) entry(ctx context.Context, d *tree.Dir, f *folder, name, store
 	return &r
 }
 
-func (s *storing) subdir(ctx context.Context, d *tree.Dir, f *folder, self Record, before []*Record, instants []time.Time) (Record, error) {
+func (s *storing) subdir(ctx context.Context, d *tree.Dir, f *folder, self Record, before []*Record, origins []origin) (Record, error) {
 	path := filepath.Join(d.Path(), self.Name)
-	if err := s.complete(fromDir{d}, &self, before, instants); err != nil {
+	if err := s.complete(fromDir{d}, &self, before, origins); err != nil {
 		if problem.CodeOf(err) != problem.AttributeUnread {
 			return self, err
 		}
@@ -212,7 +218,7 @@ func (s *storing) subdir(ctx context.Context, d *tree.Dir, f *folder, self Recor
 	var earlierDirs []earlier
 	for i, b := range before {
 		if b != nil && b.Type == tree.Directory && b.Volume == child.self.Volume {
-			earlierDirs = append(earlierDirs, earlier{object: b.Object, instant: instants[i]})
+			earlierDirs = append(earlierDirs, earlier{object: b.Object, origin: origins[i]})
 		}
 	}
 	f.enter(child)

@@ -31,6 +31,18 @@ type Progress struct {
 	volumes sync.Map // identity of a volume -> *Counters
 }
 
+// Forget begins to count anew, but for what the repository has grown by.
+func (p *Progress) Forget() { p.volumes.Clear() }
+
+// Spared is how much a run did not do again that an interrupted one had done.
+func (p *Progress) Spared() (files, bytes int64) {
+	p.volumes.Range(func(_, c any) bool {
+		files, bytes = files+c.(*Counters).spared.Load(), bytes+c.(*Counters).sparedBytes.Load()
+		return true
+	})
+	return files, bytes
+}
+
 // Counters count what was stored of one volume.
 type Counters struct {
 	Files     atomic.Int64 // regular files done, each name of a hard-linked one
@@ -39,6 +51,8 @@ type Counters struct {
 	Bytes     atomic.Int64 // content done: read or known to be unchanged
 	ReadBytes atomic.Int64 // content read
 	Reused    atomic.Int64 // files that were not read because they are unchanged
+
+	spared, sparedBytes atomic.Int64 // those of them that only an interrupted run has
 }
 
 // Counts are the values of Counters at one time.
@@ -138,6 +152,13 @@ type StoreOptions struct {
 
 	// Live means that the files may change while they are read.
 	Live bool
+
+	// Opened, unless nil, is asked about each file that was opened, before it is
+	// read, with the volume that it lies in; from several goroutines. Its error
+	// leaves the file out. What it returns is called after the reading: an error
+	// with the code file-changed has the file read again, and any other is an
+	// exception of a file that is kept.
+	Opened func(ctx context.Context, volume string, c *tree.Content) (after func() error, err error)
 
 	// Added is what belongs into the tree besides, of which none is at or
 	// below another one.

@@ -85,6 +85,18 @@ func (w *walk) openSeen(e Entry, s spot) (int, error) {
 	return fd, err
 }
 
+// Path is the live path.
+func (c *Content) Path() string { return c.at.String() }
+
+// Descriptor is that of a file that is read by one, and -1 of one that is read
+// directly in a snapshot.
+func (c *Content) Descriptor() int {
+	if c.direct != nil {
+		return -1
+	}
+	return c.fd
+}
+
 // How long is waited for leases: in doubling steps up to this one, which is a
 // second for one file, and so long for all files of a source together.
 const (

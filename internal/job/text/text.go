@@ -42,10 +42,21 @@ func Event(w io.Writer, e job.Event) error {
 	return err
 }
 
+// Exception writes an exception, in one line.
+func Exception(w io.Writer, x job.Exception) error {
+	line := Printable(x.Path) + ": " + Printable(x.Reason)
+	if x.Code != "" {
+		line += " [" + Printable(string(x.Code)) + "]"
+	}
+	_, err := io.WriteString(w, line+"\n")
+	return err
+}
+
 // Report writes a report.
 func Report(w io.Writer, r job.Report) error {
 	p := printer{contents: "contents"}
-	if r.Status == job.Cancelled || r.Status == job.Failed && r.Kind != job.Verify { // which goes on to the end
+	made := r.Kind == job.Verify || r.Backup != "" && r.Kind == job.Backup // these went on to the end
+	if r.Status == job.Cancelled || r.Status == job.Failed && !made {
 		p.contents = "until then"
 	}
 	p.head(r)
@@ -107,6 +118,12 @@ func (p *printer) head(r job.Report) {
 	p.line("started", fmt.Sprintf("%s, took %s", Clock(r.Started), Length(time.Duration(r.Took))))
 	if r.Resumed {
 		p.line("resumed", "an interrupted job was picked up again")
+		if s := r.Spared; s != nil {
+			p.line("", fmt.Sprintf("%s, %s, were not read or sent again", Plural(s.Files, "file", "files"), Size(s.Bytes)))
+		}
+	}
+	if r.Tries > 1 {
+		p.line("tries", Thousands(r.Tries)+", see the log")
 	}
 	if r.Kind == job.Verify && (r.Backups > 0 || r.Status == job.Complete) {
 		p.line("verified", Plural(r.Backups, "backup", "backups"))

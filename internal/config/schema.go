@@ -1,0 +1,252 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+)
+
+// A Mistake is one place in the file that cannot be as it is.
+type Mistake struct {
+	Line, Column int
+	Key          string // with dots between a key and one that is in it
+	Text         string // what is wrong, and what may stand there
+}
+
+func (m *Mistake) Error() string {
+	text := m.Text
+	if m.Key != "" {
+		text = m.Key + ": " + text
+	}
+	if m.Line > 0 {
+		text = fmt.Sprintf("[%d:%d] %s", m.Line, m.Column, text)
+	}
+	return text
+}
+
+// A reader goes through a file by the types that it is read into, and finds all
+// mistakes; the decoder would stop at the first.
+type reader struct {
+	anchors  map[string]ast.Node
+	places   map[string]ast.Node // of all keys that are there
+	mistakes []error
+}
+
+func (r *reader) wrong(n ast.Node, key, format string, args ...any) {
+	m := &Mistake{Key: key, Text: fmt.Sprintf(format, args...)}
+	if n != nil && n.GetToken() != nil {
+		m.Line, m.Column = n.GetToken().Position.Line, n.GetToken().Position.Column
+	}
+	r.mistakes = append(r.mistakes, m)
+}
+
+// lines are those of all places.
+func (r *reader) lines() map[string]int {
+	all := map[string]int{}
+	for key, n := range r.places {
+		if n != nil && n.GetToken() != nil {
+			all[key] = n.GetToken().Position.Line
+		}
+	}
+	return all
+}
+
+// A nodeReader is a type that reads itself.
+type nodeReader interface {
+	read(r *reader, n ast.Node, key string)
+}
+
+// value reads a node into v.
+func (r *reader) value(n ast.Node, v reflect.Value, key string) {
+	n = r.real(n)
+	if n == nil || n.Type() == ast.NullType {
+		return
+	}
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
+	switch own := v.Addr().Interface().(type) {
+	case nodeReader:
+		own.read(r, n, key)
+		return
+	case yaml.NodeUnmarshaler:
+		if err := own.UnmarshalYAML(n); err != nil {
+			r.wrong(n, key, "%s", bare(err))
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		r.fields(n, v, key)
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for _, e := range r.entries(n, key) {
+			inner := reflect.New(v.Type().Elem()).Elem()
+			r.value(e.Value, inner, join(key, nameOf(e)))
+			v.SetMapIndex(reflect.ValueOf(nameOf(e)), inner)
+		}
+	case reflect.Slice:
+		r.list(n, v, key)
+	default:
+		if err := yaml.NodeToValue(n, v.Addr().Interface()); err != nil {
+			r.wrong(n, key, "%q is no %s", textOf(n), kinds[v.Kind()])
+		}
+	}
+}
+
+var kinds = map[reflect.Kind]string{reflect.Bool: "true or false", reflect.Int: "number", reflect.String: "text"}
+
+func (r *reader) list(n ast.Node, v reflect.Value, key string) {
+	all, ok := n.(*ast.SequenceNode)
+	if !ok {
+		r.wrong(n, key, "%q is no list: write [A, B]", textOf(n))
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(all.Values), len(all.Values)))
+	for i, e := range all.Values {
+		r.value(e, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
+	}
+}
+
+// fields reads a mapping whose keys are the fields of a structure.
+func (r *reader) fields(n ast.Node, v reflect.Value, key string) {
+	known := map[string]reflect.Value{}
+	fieldsOf(v, known)
+	for _, e := range r.entries(n, key) {
+		f, ok := known[nameOf(e)]
+		if !ok {
+			r.unknown(e, key, known)
+			continue
+		}
+		r.value(e.Value, f, join(key, nameOf(e)))
+	}
+}
+
+// unknown complains of a key that nobody knows, with all that are known.
+func (r *reader) unknown(e *ast.MappingValueNode, key string, known map[string]reflect.Value) {
+	var names []string
+	for name := range known {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	r.wrong(e.Key, join(key, nameOf(e)), "is unknown; there are %s", strings.Join(names, ", "))
+}
+
+func fieldsOf(v reflect.Value, known map[string]reflect.Value) {
+	for i := range v.NumField() {
+		name, option, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+		if option == "inline" {
+			fieldsOf(v.Field(i), known)
+		} else if name != "" && name != "-" {
+			known[name] = v.Field(i)
+		}
+	}
+}
+
+// entries are those of a mapping, with what is merged into it.
+func (r *reader) entries(n ast.Node, key string) (all []*ast.MappingValueNode) {
+	var values []*ast.MappingValueNode
+	switch m := r.real(n).(type) {
+	case *ast.MappingNode:
+		values = m.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{m}
+	case *ast.NullNode:
+	default:
+		r.wrong(n, key, "%q is no mapping: write KEY: VALUE", textOf(n))
+	}
+	seen := map[string]bool{}
+	for _, e := range values {
+		if e.Key.Type() != ast.MergeKeyType {
+			seen[nameOf(e)] = true
+			r.places[join(key, nameOf(e))] = e.Value
+			all = append(all, e)
+		}
+	}
+	for _, e := range values {
+		if e.Key.Type() != ast.MergeKeyType {
+			continue
+		}
+		for _, in := range r.entries(e.Value, key) {
+			if !seen[nameOf(in)] {
+				all = append(all, in)
+			}
+		}
+	}
+	return all
+}
+
+// real is what an alias or an anchor stands for.
+func (r *reader) real(n ast.Node) ast.Node {
+	for range 100 { // an alias may be its own
+		switch of := n.(type) {
+		case *ast.AnchorNode:
+			n = of.Value
+		case *ast.TagNode:
+			n = of.Value
+		case *ast.AliasNode:
+			n = r.anchors[of.Value.GetToken().Value]
+		default:
+			return n
+		}
+	}
+	return nil
+}
+
+// Visit notes the anchors.
+func (r *reader) Visit(n ast.Node) ast.Visitor {
+	if a, ok := n.(*ast.AnchorNode); ok {
+		r.anchors[a.Name.GetToken().Value] = a.Value
+	}
+	return r
+}
+
+func nameOf(e *ast.MappingValueNode) string { return e.Key.GetToken().Value }
+
+func textOf(n ast.Node) string {
+	if l, ok := n.(*ast.LiteralNode); ok {
+		return strings.TrimRight(l.Value.GetToken().Value, "\n")
+	}
+	if s, ok := n.(ast.ScalarNode); ok {
+		return s.GetToken().Value
+	}
+	return strings.TrimSpace(n.String())
+}
+
+func join(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+var place = regexp.MustCompile(`^\[\d+:\d+\] `)
+
+// bare is an error without its place.
+func bare(err error) string { return place.ReplaceAllString(err.Error(), "") }
+
+// Mistakes are all that an error is made of which a file could not be read for;
+// none where it is of another kind.
+func Mistakes(err error) (all []*Mistake) {
+	var m *Mistake
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range j.Unwrap() {
+			all = append(all, Mistakes(e)...)
+		}
+		return all
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return Mistakes(inner)
+	}
+	if errors.As(err, &m) {
+		return []*Mistake{m}
+	}
+	return nil
+}
