@@ -153,7 +153,7 @@ func (e *env) backUp(ctx context.Context, t task, f *backupFlags) error {
 		return err
 	}
 	w := e.watcher(f.verbose, f.silent)
-	en, err := newEngine(e, w.event, choice)
+	en, err := newEngine(e, w.event, choice, s.List("notify")...)
 	if err != nil {
 		return err
 	}

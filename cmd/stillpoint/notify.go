@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,14 @@ func notifiers(c *config.Config) (all []notify.Entry) {
 		all = append(all, e)
 	}
 	return all
+}
+
+// only leaves those whom a job names, all where it names nobody.
+func only(all []notify.Entry, names []string) []notify.Entry {
+	if len(names) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(e notify.Entry) bool { return !slices.Contains(names, e.Name) })
 }
 
 // tellEnd tells those whom it concerns how a job ended. What fails of it is a

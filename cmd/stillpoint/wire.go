@@ -43,8 +43,9 @@ func newCowWith(cache snapshot.CacheChoice) snapshot.Provider {
 // host is what is mounted now.
 func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }
 
-// newEngine is where the parts of the program meet.
-func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice) (*backup.Engine, error) {
+// newEngine is where the parts of the program meet. told are the names of those who
+// are told how its jobs end; without one it is all whom they concern.
+func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice, told ...string) (*backup.Engine, error) {
 	dir, err := job.DefaultDir()
 	if err != nil {
 		return nil, err
@@ -57,5 +58,5 @@ func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice) (*back
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(notifiers(c))}, nil
+	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(only(notifiers(c), told))}, nil
 }

@@ -234,8 +234,15 @@ func (c *Config) check(r *reader) {
 		if len(c.Defaults.under(s).List("paths")) == 0 {
 			r.wrong(r.places[key], key, "has no paths; write paths: [/srv, /home]")
 		}
+		for _, n := range c.Defaults.under(s).List("notify") {
+			if n != "none" && !slices.ContainsFunc(c.Notify, func(e Notify) bool { return e.Name == n }) {
+				r.wrong(r.places[key+".notify"], key+".notify", "%q is no name of notify", n)
+			}
+		}
 	}
-	checkNotify(c.Notify, r)
+	if len(r.mistakes) == 0 { // or they may be why something is missing
+		checkNotify(c.Notify, r)
+	}
 }
 
 var jobName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)

@@ -12,9 +12,9 @@ import (
 // Webhook and Metrics says how.
 type Notify struct {
 	Name    string   `yaml:"name"`
-	On      []string `yaml:"on"`      // success, exceptions, failure, always; empty is always
-	Kinds   []string `yaml:"kinds"`   // of jobs; empty is backup and verify
-	Timeout Duration `yaml:"timeout"` // 1m
+	On      []string `yaml:"on" default:"always"`           // success, exceptions, failure, always; empty is always
+	Kinds   []string `yaml:"kinds" default:"backup verify"` // of jobs; empty is backup and verify
+	Timeout Duration `yaml:"timeout" default:"1m"`          // 1m
 
 	Command []string       `yaml:"command"` // program and arguments
 	Mail    *NotifyMail    `yaml:"mail"`
@@ -38,10 +38,10 @@ type NotifyMail struct {
 
 // NotifyWebhook is a web service that gets the report by POST.
 type NotifyWebhook struct {
-	URL        string `yaml:"url"`
-	SecretFile string `yaml:"secret_file"` // of the signature
-	TokenFile  string `yaml:"token_file"`  // of the header Authorization: Bearer
-	Tries      int    `yaml:"tries"`       // 3
+	URL        string `yaml:"url" secret:"true"` // may have one in it
+	SecretFile string `yaml:"secret_file"`       // of the signature
+	TokenFile  string `yaml:"token_file"`        // of the header Authorization: Bearer
+	Tries      int    `yaml:"tries"`             // 3
 }
 
 // NotifyMetrics is a folder for the textfile collector of node_exporter.

@@ -30,6 +30,9 @@ func (c *Config) Rows() (all []Row) {
 
 func (c *Config) rows(v reflect.Value, otherwise, key string) (all []Row) {
 	if v.Kind() == reflect.Pointer {
+		if v.IsNil() && v.Type().Elem().Kind() == reflect.Struct {
+			return nil // a way of several that is not chosen
+		}
 		if v.IsNil() {
 			return []Row{{key, Value{Texts: []string{otherwise}, From: FromDefault}}}
 		}
@@ -43,7 +46,11 @@ func (c *Config) rows(v reflect.Value, otherwise, key string) (all []Row) {
 			if option == "inline" {
 				all = append(all, c.rows(v.Field(i), "", key)...)
 			} else if name != "-" {
-				all = append(all, c.rows(v.Field(i), f.Tag.Get("default"), join(key, name))...)
+				rows := c.rows(v.Field(i), f.Tag.Get("default"), join(key, name))
+				if f.Tag.Get("secret") != "" && rows[0].Value.From == FromFile {
+					rows[0].Value.Texts = []string{"(not shown)"}
+				}
+				all = append(all, rows...)
 			}
 		}
 		return all
