@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 )
 
 //go:embed catalogue/*.md
@@ -31,21 +32,26 @@ type Section struct {
 const elsewhereName = "What other systems call it"
 
 // Pages returns the catalogue, sorted by code.
-func Pages() []Page {
+func Pages() []Page { return slices.Clone(pages()) }
+
+// pages are read once; nobody changes them.
+var pages = sync.OnceValue(readPages)
+
+func readPages() []Page {
 	names, err := fs.Glob(catalogue, "catalogue/*.md")
 	if err != nil {
 		panic(err) // only a malformed pattern makes Glob fail
 	}
-	pages, known := make([]Page, 0, len(names)), Known()
+	all, known := make([]Page, 0, len(names)), Known()
 	for _, name := range names {
 		text, err := catalogue.ReadFile(name)
 		if err != nil {
 			panic(err) // the file is part of the program
 		}
-		pages = append(pages, parsePage(string(text), known))
+		all = append(all, parsePage(string(text), known))
 	}
-	slices.SortFunc(pages, func(a, b Page) int { return strings.Compare(string(a.Code), string(b.Code)) })
-	return pages
+	slices.SortFunc(all, func(a, b Page) int { return strings.Compare(string(a.Code), string(b.Code)) })
+	return all
 }
 
 // Document is the whole catalogue as one Markdown text: doc/errors.md.

@@ -4,7 +4,9 @@ import (
 	"embed"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"sync"
 )
 
 //go:embed foreign/*.txt
@@ -40,7 +42,12 @@ const (
 // with all its spellings, then lines "KEY: TEXT" with the keys mark (the
 // source, if it is not a document), was (the meaning), did (the remedy), here,
 // see and why. Lines that begin with # are for the reader of the file.
-func Known() []Foreign {
+func Known() []Foreign { return slices.Clone(known()) }
+
+// known is read once; nobody changes it.
+var known = sync.OnceValue(readForeign)
+
+func readForeign() []Foreign {
 	var all []Foreign
 	for _, name := range []string{"backup-exec", "vss", "activeimage"} {
 		text, err := foreign.ReadFile(path.Join("foreign", name+".txt"))
