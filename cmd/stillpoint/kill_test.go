@@ -57,6 +57,7 @@ func (p *program) command(extra []string, args ...string) *exec.Cmd {
 func (p *program) must(args ...string) string {
 	p.t.Helper()
 	out, err := p.command(nil, args...).CombinedOutput()
+	record(p.t, args, out)
 	if err != nil {
 		p.t.Fatalf("stillpoint %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -67,6 +68,7 @@ func (p *program) must(args ...string) string {
 func (p *program) exits(code int, args ...string) string {
 	p.t.Helper()
 	out, err := p.command(nil, args...).CombinedOutput()
+	record(p.t, args, out)
 	got := 0
 	if x := (*exec.ExitError)(nil); errors.As(err, &x) {
 		got = x.ExitCode()
@@ -241,6 +243,7 @@ func TestInterrupted(t *testing.T) {
 					t.Fatal(err)
 				}
 				err := c.Wait()
+				record(t, []string{"backup"}, out.Bytes())
 				var x *exec.ExitError
 				if !errors.As(err, &x) || x.ExitCode() != exitCancelled {
 					t.Fatalf("ends with %v, not with code %d\n%s", err, exitCancelled, out.String())

@@ -26,15 +26,20 @@ func main() {
 	agent.Main(newCow)
 	openfile.Main()
 
+	os.Exit(process(newEnv(), os.Args[1:]))
+}
+
+// process runs one command line as one that signals may end, and returns
+// its exit code.
+func process(e *env, args []string) int {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // nohup
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	// A reader that went away must not kill a backup with its snapshots.
 	signal.Ignore(syscall.SIGPIPE)
-	code := run(ctx, newEnv(), os.Args[1:])
-	stop()
-	os.Exit(code)
+	return run(ctx, e, args)
 }

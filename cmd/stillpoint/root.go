@@ -77,7 +77,7 @@ func newRoot(e *env) *cobra.Command {
 // run runs one command line and returns its exit code.
 func run(ctx context.Context, e *env, args []string) int {
 	c := newRoot(e)
-	c.SetArgs(args)
+	c.SetArgs(codesFirst(args))
 	err := c.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil && problem.CodeOf(err) == problem.Uncatalogued && !errors.Is(err, errExceptions) {
 		err = problem.New(problem.Cancelled, "", err)

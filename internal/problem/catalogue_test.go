@@ -76,10 +76,7 @@ func TestEveryCodeHasAPage(t *testing.T) {
 // pageFaults lists what is wrong with the form of a page.
 func pageFaults(file string, p problem.Page) []string {
 	var faults []string
-	want := []string{"What happened", "What it means for your backup", "What to do", "How to check that it is cured"}
-	if p.Elsewhere != nil {
-		want = append(want, "Elsewhere")
-	}
+	want := []string{"What happened", "What it means for your backup", "What to do", "How to check that it is cured", "What other systems call it"}
 	var got []string
 	for _, s := range p.Sections {
 		got = append(got, s.Name)
@@ -103,11 +100,6 @@ func pageFaults(file string, p problem.Page) []string {
 		// A console is 80 wide; commands are never broken.
 		if len(line) > 81 && !strings.HasPrefix(line, "    ") && !strings.HasPrefix(line, "- `") && !strings.HasPrefix(line, "# ") {
 			faults = append(faults, "line too long: "+line)
-		}
-	}
-	for _, e := range p.Elsewhere {
-		if len(e.Codes) == 0 || e.Meaning == "" || !slices.Contains([]string{"Backup Exec", "VSS", "ActiveImage Protector"}, e.System) {
-			faults = append(faults, "elsewhere: a line is not - `CODE` System: meaning")
 		}
 	}
 	return faults
@@ -160,7 +152,7 @@ func TestFind(t *testing.T) {
 		"v-79-57344-34110":       problem.SnapshotFailed,
 		"0xE000853E":             problem.SnapshotFailed,
 		"e000853e":               problem.SnapshotFailed,
-		"V-79-40960-34076":       problem.SnapshotFull, // the form of 0xA000851C that no page spells out
+		"V-79-40960-34076":       problem.CacheNowhere, // the form of 0xA000851C that no file spells out
 		"0x80042316":             problem.Busy,
 		"vss_e_provider_veto":    problem.SnapshotFailed,
 		"-311":                   problem.SnapshotFailed,
@@ -173,19 +165,6 @@ func TestFind(t *testing.T) {
 	for _, name := range []string{"", "nothing-like-it", "V-79-", "V-79-57344-99999", "0x", "busy.md", "../codes"} {
 		if p, ok := problem.Find(name); ok {
 			t.Errorf("Find(%q) found %s", name, p.Code)
-		}
-	}
-}
-
-// One code of another system leads to one page.
-func TestElsewhereIsUnambiguous(t *testing.T) {
-	for _, p := range problem.Pages() {
-		for _, e := range p.Elsewhere {
-			for _, code := range e.Codes {
-				if found, ok := problem.Find(code); !ok || found.Code != p.Code {
-					t.Errorf("%s of %s leads to %q", code, p.Code, found.Code)
-				}
-			}
 		}
 	}
 }
@@ -224,7 +203,7 @@ func TestPageFaultsAreFound(t *testing.T) {
 		"full stop":       func(p *problem.Page) { p.Title += "." },
 		"no newline":      func(p *problem.Page) { p.Text = strings.TrimRight(p.Text, "\n") },
 		"long line":       func(p *problem.Page) { p.Text += strings.Repeat("x", 90) + "\n" },
-		"bare elsewhere":  func(p *problem.Page) { p.Elsewhere = []problem.Elsewhere{{System: "VSS"}} },
+		"no last section": func(p *problem.Page) { p.Sections = p.Sections[:4] },
 	} {
 		p := good
 		p.Sections = slices.Clone(good.Sections)

@@ -59,42 +59,6 @@ func (p *Problem) cause() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// CodeOf returns the code of err: the innermost one, because whoever first
-// understood the failure knows best. For joined errors the first branch that
-// carries a code decides. An error without a code is Uncatalogued, and nil has
-// the empty code.
-func CodeOf(err error) Code {
-	if err == nil {
-		return ""
-	}
-	if c := codeOf(err); c != "" {
-		return c
-	}
-	return Uncatalogued
-}
-
-func codeOf(err error) Code {
-	if err == nil {
-		return ""
-	}
-	switch u := err.(type) {
-	case interface{ Unwrap() error }:
-		if c := codeOf(u.Unwrap()); c != "" {
-			return c
-		}
-	case interface{ Unwrap() []error }:
-		for _, e := range u.Unwrap() {
-			if c := codeOf(e); c != "" {
-				return c
-			}
-		}
-	}
-	if p, ok := err.(*Problem); ok {
-		return p.Code
-	}
-	return ""
-}
-
 // Is reports whether err carries the code anywhere: in its chain, or in any
 // branch of joined errors.
 func Is(err error, code Code) bool {
