@@ -70,7 +70,8 @@ var may = map[string]string{
 	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide",
 	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/peer internal/sys/process",
 	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/peer internal/sys/process",
-	"internal/writer/writertest/bank": "", // for tests
+	"internal/writer/servertest":      "internal/sys/peer", // for tests
+	"internal/writer/writertest/bank": "",                  // for tests
 
 	"internal/snapshot/cow/index": "internal/sys/fanotify internal/sys/file internal/sys/inode",
 	"internal/snapshot/cow/hot":   "internal/sys/file internal/sys/opened internal/sys/process",
@@ -101,14 +102,14 @@ var doors = []struct {
 	why     string
 }{
 	{"golang.org/x/sys/unix", []string{"internal/sys/"}, "the kernel has one door: internal/sys"},
-	{"os/exec", []string{"internal/tool", "bench", "test/"}, "programs have one door: internal/tool"},
+	{"os/exec", []string{"internal/tool", "bench", "test/", "internal/writer/servertest"}, "programs have one door: internal/tool"},
 	{"github.com/kopia/", []string{"internal/repository"}, "kopia has one door: internal/repository"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "YAML has one door: internal/config"},
 	{"github.com/hanwen/go-fuse/", []string{"internal/snapshot/cow/view"}, "FUSE has one door: internal/snapshot/cow/view"},
-	{"github.com/gomodule/redigo/", []string{"internal/writer/redis"}, "Redis has one door: internal/writer/redis"},
+	{"github.com/gomodule/redigo/", []string{"internal/writer/redis", "internal/writer/servertest"}, "Redis has one door: internal/writer/redis"},
 	{"modernc.org/", []string{"internal/writer/sqlite"}, "SQLite has one door: internal/writer/sqlite"},
-	{"github.com/go-sql-driver/", []string{"internal/writer/mariadb"}, "MariaDB has one door: internal/writer/mariadb"},
-	{"github.com/jackc/", []string{"internal/writer/postgres"}, "PostgreSQL has one door: internal/writer/postgres"},
+	{"github.com/go-sql-driver/", []string{"internal/writer/mariadb", "internal/writer/servertest"}, "MariaDB has one door: internal/writer/mariadb"},
+	{"github.com/jackc/", []string{"internal/writer/postgres", "internal/writer/servertest"}, "PostgreSQL has one door: internal/writer/postgres"},
 	{"github.com/wneessen/", []string{"internal/notify"}, "mail has one door: internal/notify"},
 	{"github.com/yuin/", []string{"internal/job/page"}, "Markdown has one door: internal/job/page"},
 	{"C", nil, "the binary is static"},

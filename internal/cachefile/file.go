@@ -198,10 +198,11 @@ func codeOf(err error) problem.Code {
 // Room is how much can still be saved before the maximum is reached.
 func (f *File) Room() int64 { return max(0, f.maximum.Load()-f.used.Load()) }
 
+// Raisable is by how much Raise can still make it larger.
+func (f *File) Raisable() int64 { return max(0, f.limits.Raised-f.maximum.Load()) }
+
 // Raise lets the file become so much larger, up to its limit for that. It is for
 // one caller at a time.
 func (f *File) Raise(n int64) {
-	if most := f.maximum.Load(); most < f.limits.Raised {
-		f.maximum.Store(most + min(max(n, 0), f.limits.Raised-most))
-	}
+	f.maximum.Add(min(max(n, 0), f.Raisable()))
 }

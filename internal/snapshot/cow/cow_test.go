@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
@@ -168,21 +169,9 @@ func TestHot(t *testing.T) {
 		r.must(s.Err())
 		r.must(s.Release(t.Context()))
 
-		stop, stopped := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(stopped)
-			for i := int64(0); ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-					_, _ = f.WriteAt([]byte{byte(i)}, i%4096)
-				}
-			}
-		}()
+		stop := restless(f)
 		_, err = r.try(nil)
-		close(stop)
-		<-stopped
+		stop()
 		if problem.CodeOf(err) != problem.UnshieldedFiles {
 			t.Errorf("a hot file that never holds still: %v", err)
 		} else {
@@ -211,6 +200,41 @@ func TestHotAndLarge(t *testing.T) {
 		r.must(err)
 		if _, err := r.try(nil); problem.CodeOf(err) != problem.CacheFull {
 			t.Errorf("with 60 MiB at most: %v", err)
+		}
+	})
+}
+
+// restless writes to a file all the time.
+func restless(f *os.File) (stop func()) {
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := int64(0); ; i++ {
+			select {
+			case <-quit:
+				return
+			default:
+				_, _ = f.WriteAt([]byte{byte(i)}, i%4096)
+			}
+		}
+	}()
+	return func() { close(quit); <-ended }
+}
+
+// The same where the cache file has room for some copies only: what is told is who
+// never holds still, and not that the cache file is full of his copies.
+func TestHotRoom(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		r.p.o.Hot, r.p.o.Cache.Maximum = 1<<20, cachefile.Bytes(cachefile.Least)
+		r.must(os.WriteFile(r.path("file"), make([]byte, cachefile.Least/4), 0o644))
+		f, err := os.OpenFile(r.path("file"), os.O_RDWR, 0)
+		r.must(err)
+		defer f.Close()
+		stop := restless(f)
+		_, err = r.try(nil)
+		stop()
+		if problem.CodeOf(err) != problem.UnshieldedFiles {
+			t.Errorf("a hot file that never holds still: %v", err)
 		}
 	})
 }

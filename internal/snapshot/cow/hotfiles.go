@@ -121,7 +121,7 @@ func (s *set) copyAhead(ctx context.Context) error {
 			if err != nil {
 				return t.failed("copy files in use", err)
 			}
-			if size > s.p.o.Hot {
+			if t.worth(size) {
 				todo = append(todo, t)
 			}
 		}
@@ -138,6 +138,14 @@ func (s *set) copyAhead(ctx context.Context) error {
 		}
 	}
 	return nil // what is still too much fails under the freeze, by name
+}
+
+// worth tells whether hot files of that size are copied ahead. What has changed
+// since it was copied is copied to another place, and the cache file gets nothing
+// back: so once there is something, half of the room has to stay. A cache file
+// that is full would be no better, and not say who never holds still.
+func (t *target) worth(size int64) bool {
+	return size > t.set.p.o.Hot && (len(t.early) == 0 || size <= (t.cache.Room()+t.cache.Raisable())/2)
 }
 
 // sinceEarly notes how the hot files are now, and returns how much of them is

@@ -24,7 +24,7 @@ func want(t testing.TB, err error, code problem.Code, class writer.Class) {
 func (s *mariadbd) blocks(statements ...string) (end func()) {
 	s.Helper()
 	ctx, cancel := context.WithCancel(s.Context())
-	k, err := s.db.Conn(ctx)
+	k, err := s.DB.Conn(ctx)
 	must(s, err)
 	var id int64
 	must(s, k.QueryRowContext(ctx, "SELECT CONNECTION_ID()").Scan(&id))
@@ -46,12 +46,12 @@ func (s *mariadbd) blocks(statements ...string) (end func()) {
 			over = true
 		case <-time.After(5 * time.Millisecond):
 			var n int
-			must(s, s.db.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE ID = ? AND STATE = 'User sleep'", id).Scan(&n))
+			must(s, s.DB.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE ID = ? AND STATE = 'User sleep'", id).Scan(&n))
 			sleeps = n == 1
 		}
 	}
 	return func() {
-		_, _ = s.db.Exec(fmt.Sprintf("KILL %d", id))
+		_, _ = s.DB.Exec(fmt.Sprintf("KILL %d", id))
 		<-done
 		cancel()
 		k.Close()
@@ -64,9 +64,9 @@ const lockWait = time.Second
 // waits for longer than that.
 func TestBusy(t *testing.T) {
 	s := start(t)
-	must(t, bank.Found(s.soon(), s.open("root", "d"), "ENGINE=InnoDB"))
-	s.must("CREATE TABLE d.my (a INT) ENGINE=MyISAM", "CREATE TABLE d.other (a INT) ENGINE=MyISAM", "INSERT INTO d.my VALUES (1), (2)")
-	load := bank.Open(s.open("root", "d"), 2)
+	must(t, bank.Found(s.soon(), s.Open("root", "d"), "ENGINE=InnoDB"))
+	s.Must("CREATE TABLE d.my (a INT) ENGINE=MyISAM", "CREATE TABLE d.other (a INT) ENGINE=MyISAM", "INSERT INTO d.my VALUES (1), (2)")
+	load := bank.Open(s.Open("root", "d"), 2)
 	in := s.instance(Options{LockWait: lockWait})
 	for name, c := range map[string]struct {
 		statements []string
@@ -120,7 +120,7 @@ func (s *mariadbd) prober() func() time.Duration {
 		var slowest time.Duration
 		for ctx.Err() == nil {
 			began := time.Now()
-			_, _ = s.db.ExecContext(ctx, "INSERT INTO d.other VALUES (1)") // fails when it is ended
+			_, _ = s.DB.ExecContext(ctx, "INSERT INTO d.other VALUES (1)") // fails when it is ended
 			slowest = max(slowest, time.Since(began))
 		}
 		longest <- slowest
@@ -132,7 +132,7 @@ func (s *mariadbd) prober() func() time.Duration {
 // others would then wait for that query, too.
 func TestReadLock(t *testing.T) {
 	s := start(t)
-	s.must("CREATE TABLE d.other (a INT) ENGINE=MyISAM", "INSERT INTO d.other VALUES (1), (2)")
+	s.Must("CREATE TABLE d.other (a INT) ENGINE=MyISAM", "INSERT INTO d.other VALUES (1), (2)")
 	flushing := func() writer.Session {
 		p, err := s.instance(Options{LockWait: lockWait}).Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
 		must(t, err)
@@ -157,7 +157,7 @@ func TestReadLock(t *testing.T) {
 	defer end()
 	waitFor(t, func() bool {
 		var n int
-		must(t, s.db.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep' AND TIME >= 2").Scan(&n))
+		must(t, s.DB.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE STATE = 'User sleep' AND TIME >= 2").Scan(&n))
 		return n == 1
 	})
 	other := s.prober()

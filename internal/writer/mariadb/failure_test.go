@@ -12,7 +12,7 @@ import (
 
 func TestPasswordAndRights(t *testing.T) {
 	s := start(t)
-	s.must("CREATE USER clerk@localhost IDENTIFIED BY 'right'")
+	s.Must("CREATE USER clerk@localhost IDENTIFIED BY 'right'")
 	for _, o := range []Options{
 		{User: "clerk", Password: "wrong"},
 		{User: "clerk"},
@@ -27,14 +27,14 @@ func TestPasswordAndRights(t *testing.T) {
 	want(t, in.Check(s.soon()), problem.WriterRights, writer.NotRetryable)
 	_, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
 	want(t, err, problem.WriterRights, writer.NotRetryable)
-	s.must("GRANT RELOAD, PROCESS, CONNECTION ADMIN ON *.* TO clerk@localhost") // as the page says
+	s.Must("GRANT RELOAD, PROCESS, CONNECTION ADMIN ON *.* TO clerk@localhost") // as the page says
 	must(t, in.Check(s.soon()))
 	p, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
 	must(t, err)
 	must(t, p.Freeze(s.soon()))
 	_, err = p.Thaw(s.soon())
 	must(t, err)
-	s.must("DROP USER root@localhost") // the user whom it runs as is there still
+	s.Must("DROP USER root@localhost") // the user whom it runs as is there still
 	must(t, s.instance(Options{}).Check(s.soon()))
 	s.free()
 }
@@ -43,7 +43,7 @@ func TestNoConnectionLeft(t *testing.T) {
 	s := start(t)
 	in := s.instance(Options{})
 	for {
-		k, err := s.db.Conn(s.soon())
+		k, err := s.DB.Conn(s.soon())
 		if err != nil {
 			break
 		}
@@ -66,7 +66,7 @@ func TestGone(t *testing.T) {
 		return p.(*session)
 	}
 	end := func(c conn) {
-		s.must(fmt.Sprintf("KILL %d", c.id))
+		s.Must(fmt.Sprintf("KILL %d", c.id))
 	}
 	p := prepared()
 	end(p.rest)
@@ -86,7 +86,7 @@ func TestGone(t *testing.T) {
 	s.free()
 	p = prepared()
 	must(t, p.Freeze(s.soon()))
-	s.stop()
+	s.Stop()
 	_, err = p.Thaw(s.soon())
 	want(t, err, problem.WriterGone, writer.Retryable)
 	_, err = in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
@@ -104,7 +104,7 @@ func TestHung(t *testing.T) {
 		if frozen {
 			must(t, p.Freeze(s.soon()))
 		}
-		resume := s.pause()
+		resume := s.Pause()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		began := time.Now()
 		if frozen {
@@ -130,13 +130,13 @@ func TestOvertaken(t *testing.T) {
 	in := s.instance(Options{LockWait: time.Minute})
 	p, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: 2 * time.Minute})
 	must(t, err)
-	s.must("CREATE TABLE d.my (a INT) ENGINE=MyISAM", "INSERT INTO d.my VALUES (1)")
+	s.Must("CREATE TABLE d.my (a INT) ENGINE=MyISAM", "INSERT INTO d.my VALUES (1)")
 	end := s.blocks("UPDATE d.my SET a = SLEEP(1000)")
 	frozen := make(chan error, 1)
 	go func() { frozen <- p.Freeze(s.soon()) }()
 	waitFor(t, func() bool {
 		var n int
-		must(t, s.db.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'BACKUP STAGE%'").Scan(&n))
+		must(t, s.DB.QueryRow("SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'BACKUP STAGE%'").Scan(&n))
 		return n == 1
 	})
 	began := time.Now()

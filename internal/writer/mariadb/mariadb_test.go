@@ -9,6 +9,7 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/servertest"
 	"stillpoint/internal/writer/writertest"
 )
 
@@ -24,21 +25,23 @@ func TestWriter(t *testing.T) {
 // is not copied at several instants; what is left of one that ended is not
 // found.
 func TestDiscover(t *testing.T) {
-	other := owned(t)
+	s := &mariadbd{servertest.NewMariaDB(t)}
+	other := s.Owned("my-")
 	for _, d := range []string{"log", "table", "linked"} {
-		run(t, "/bin/mkdir", other+"/"+d)
+		s.Run("/bin/mkdir", other+"/"+d)
 	}
-	s := start(t, "--log-bin="+other+"/log/bin")
-	s.must("CREATE TABLE d.apart (a INT) ENGINE=InnoDB DATA DIRECTORY='" + other + "/table'")
-	run(t, "/bin/ln", "-s", other+"/linked", s.dir+"/data/linked")
+	s.Args = []string{"--log-bin=" + other + "/log/bin"}
+	s.begin()
+	s.Must("CREATE TABLE d.apart (a INT) ENGINE=InnoDB DATA DIRECTORY='" + other + "/table'")
+	s.Run("/bin/ln", "-s", other+"/linked", s.Dir+"/data/linked")
 	in := s.instance(Options{})
 	about := in.About()
 	paths := slices.Sorted(slices.Values(about.Paths[1:]))
-	if want := []string{other + "/linked", other + "/log", other + "/table/d"}; about.Paths[0] != s.dir+"/data" || !slices.Equal(paths, want) {
+	if want := []string{other + "/linked", other + "/log", other + "/table/d"}; about.Paths[0] != s.Dir+"/data" || !slices.Equal(paths, want) {
 		t.Errorf("paths %q", about.Paths)
 	}
 	var version string
-	must(t, s.db.QueryRow("SELECT VERSION()").Scan(&version))
+	must(t, s.DB.QueryRow("SELECT VERSION()").Scan(&version))
 	if about.Version == "" || !strings.HasPrefix(version, about.Version) {
 		t.Errorf("version %q, want %q", about.Version, version)
 	}
@@ -49,11 +52,11 @@ func TestDiscover(t *testing.T) {
 	must(t, p.Freeze(s.soon()))
 	_, err = p.Thaw(s.soon())
 	must(t, err)
-	s.stop()
-	if _, err := os.Stat(s.dir + "/s"); err != nil {
+	s.Stop()
+	if _, err := os.Stat(s.Socket()); err != nil {
 		t.Errorf("no socket is left: %v", err)
 	}
-	all, err := New(Options{Sockets: []string{s.dir + "/s"}}).Discover(s.soon(), writer.Scope{})
+	all, err := New(Options{Sockets: []string{s.Socket()}}).Discover(s.soon(), writer.Scope{})
 	must(t, err)
 	for _, in := range all {
 		if in.About().ID == s.ID() {

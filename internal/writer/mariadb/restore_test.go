@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/servertest"
 	"stillpoint/internal/writer/writertest/bank"
 )
 
@@ -13,11 +14,11 @@ import (
 // committed, and is sound; so are tables that know no transactions.
 func TestRestore(t *testing.T) {
 	s := start(t, "--log-bin=bin", "--sync-binlog=0")
-	must(t, bank.Found(s.soon(), s.open("root", "d"), "ENGINE=InnoDB"))
+	must(t, bank.Found(s.soon(), s.Open("root", "d"), "ENGINE=InnoDB"))
 	for _, engine := range []string{"Aria", "MyISAM"} {
-		s.must("CREATE TABLE d." + engine + " (a INT AUTO_INCREMENT PRIMARY KEY, b VARCHAR(100), KEY (b)) ENGINE=" + engine)
+		s.Must("CREATE TABLE d." + engine + " (a INT AUTO_INCREMENT PRIMARY KEY, b VARCHAR(100), KEY (b)) ENGINE=" + engine)
 	}
-	load := bank.Open(s.open("root", "d"), 4)
+	load := bank.Open(s.Open("root", "d"), 4)
 	var made int
 	for range 3 {
 		waitFor(t, func() bool { return load.Made() > made+100 })
@@ -28,24 +29,24 @@ func TestRestore(t *testing.T) {
 		after := load.Now()
 		must(t, p.Freeze(s.soon()))
 		written := rows()
-		resume := s.pause()
-		r := &mariadbd{TB: t, dir: owned(t), args: s.args}
-		run(t, "/bin/cp", "-a", s.dir+"/data", r.dir+"/data")
+		resume := s.Pause()
+		r := &mariadbd{servertest.NewMariaDB(t, s.Args...)}
+		r.Run("/bin/cp", "-a", s.Data, r.Data)
 		resume()
 		before := load.Now()
 		_, err = p.Thaw(s.soon())
 		must(t, err)
-		r.serve()
-		must(t, load.Check(s.soon(), r.open("root", "d"), after, before))
+		r.Serve()
+		must(t, load.Check(s.soon(), r.Open("root", "d"), after, before))
 		r.sound()
 		for engine, n := range written {
 			var has int
-			must(t, r.db.QueryRow("SELECT count(*) FROM d."+engine).Scan(&has))
+			must(t, r.DB.QueryRow("SELECT count(*) FROM d."+engine).Scan(&has))
 			if has < n {
 				t.Errorf("%s has %d rows, and %d were acknowledged", engine, has, n)
 			}
 		}
-		r.stop()
+		r.Stop()
 		made = load.Made()
 	}
 	must(t, load.Close())
@@ -66,7 +67,7 @@ func (s *mariadbd) writes() func() map[string]int {
 		go func() {
 			for {
 				ctx, cancel := context.WithTimeout(s.Context(), 30*time.Second)
-				r, err := s.db.ExecContext(ctx, "INSERT INTO d."+engine+" (b) VALUES (UUID())")
+				r, err := s.DB.ExecContext(ctx, "INSERT INTO d."+engine+" (b) VALUES (UUID())")
 				cancel()
 				var n int64
 				if err == nil {
@@ -112,7 +113,7 @@ func (s *mariadbd) writes() func() map[string]int {
 func (s *mariadbd) sound() {
 	s.Helper()
 	for _, table := range []string{"accounts", "transfers", "written", "Aria", "MyISAM"} {
-		rows, err := s.db.Query("CHECK TABLE d." + table + " EXTENDED")
+		rows, err := s.DB.Query("CHECK TABLE d." + table + " EXTENDED")
 		must(s, err)
 		for rows.Next() {
 			var name, op, kind, text string

@@ -23,15 +23,15 @@ func (c *cluster) left() {
 	c.Helper()
 	waitFor(c, func() bool {
 		var n, slots int
-		must(c, c.db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stillpoint'").Scan(&n))
-		must(c, c.db.QueryRow("SELECT count(*) FROM pg_replication_slots").Scan(&slots))
+		must(c, c.DB.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'stillpoint'").Scan(&n))
+		must(c, c.DB.QueryRow("SELECT count(*) FROM pg_replication_slots").Scan(&slots))
 		return n == 0 && slots == 0
 	})
 }
 
 func TestPasswordAndRights(t *testing.T) {
 	c := start(t, false)
-	c.must("CREATE ROLE teller LOGIN SUPERUSER PASSWORD 'right'", "CREATE ROLE clerk LOGIN")
+	c.Must("CREATE ROLE teller LOGIN SUPERUSER PASSWORD 'right'", "CREATE ROLE clerk LOGIN")
 	for _, o := range []Options{
 		{User: "teller", Password: "wrong"},
 		{User: "teller"},
@@ -63,11 +63,11 @@ func TestPasswordAndRights(t *testing.T) {
 		}
 	}
 	both(problem.WriterRights)
-	c.must("GRANT pg_checkpoint TO clerk") // as the page says
+	c.Must("GRANT pg_checkpoint TO clerk") // as the page says
 	want(t, clerk.Check(c.soon()), problem.WriterRights, writer.NotRetryable)
-	c.must("GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO clerk")
+	c.Must("GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO clerk")
 	both("")
-	c.must("ALTER ROLE clerk REPLICATION")
+	c.Must("ALTER ROLE clerk REPLICATION")
 	both("")
 	c.left()
 }
@@ -76,7 +76,7 @@ func TestNoConnectionLeft(t *testing.T) {
 	c := start(t, false)
 	in := c.instance(Options{})
 	for {
-		k, err := c.db.Conn(c.soon())
+		k, err := c.DB.Conn(c.soon())
 		if err != nil {
 			break
 		}
@@ -93,7 +93,7 @@ func TestGone(t *testing.T) {
 	c := start(t, false)
 	in := c.instance(Options{})
 	end := func() {
-		c.must("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stillpoint'")
+		c.Must("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stillpoint'")
 	}
 	for _, one := range []bool{true, false} {
 		s, err := in.Prepare(c.soon(), writer.Need{OneInstant: one, Window: time.Minute})
@@ -111,7 +111,7 @@ func TestGone(t *testing.T) {
 		want(t, err, problem.WriterGone, writer.Retryable)
 	}
 	c.left()
-	c.stop()
+	c.Stop()
 	_, err := in.Prepare(c.soon(), writer.Need{OneInstant: true})
 	want(t, err, problem.WriterGone, writer.Retryable)
 }
@@ -131,7 +131,7 @@ func TestHung(t *testing.T) {
 	}
 	must(t, sessions[1].Freeze(c.soon()))
 	must(t, sessions[3].Freeze(c.soon()))
-	resume := c.pause()
+	resume := c.Pause()
 	brief := func(f func(context.Context) error) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -160,16 +160,16 @@ func TestHung(t *testing.T) {
 // A role that may not keep WAL sees that some is gone.
 func TestWALRemoved(t *testing.T) {
 	c := start(t, false)
-	c.must("CREATE ROLE clerk LOGIN", "GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO clerk", "CREATE TABLE t (a text)")
+	c.Must("CREATE ROLE clerk LOGIN", "GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO clerk", "CREATE TABLE t (a text)")
 	age := func(o Options) error {
 		s, err := c.instance(o).Prepare(c.soon(), writer.Need{Window: time.Minute})
 		must(t, err)
 		must(t, s.Freeze(c.soon()))
 		for range 3 {
 			for range 4 {
-				c.must("INSERT INTO t SELECT repeat('x', 100) FROM generate_series(1, 1000)", "SELECT pg_switch_wal()")
+				c.Must("INSERT INTO t SELECT repeat('x', 100) FROM generate_series(1, 1000)", "SELECT pg_switch_wal()")
 			}
-			c.must("CHECKPOINT")
+			c.Must("CHECKPOINT")
 		}
 		_, err = s.Thaw(c.soon())
 		return err
@@ -191,7 +191,7 @@ func TestSilent(t *testing.T) {
 	_, err = begin(c.soon(), k, s, time.Second-slack)
 	must(t, err)
 	var slots int
-	must(t, c.db.QueryRow("SELECT count(*) FROM pg_replication_slots").Scan(&slots))
+	must(t, c.DB.QueryRow("SELECT count(*) FROM pg_replication_slots").Scan(&slots))
 	if slots != 1 {
 		t.Errorf("%d slots", slots)
 	}
@@ -203,9 +203,9 @@ func TestSilent(t *testing.T) {
 // for which nobody needs to try again.
 func TestMinimal(t *testing.T) {
 	c := start(t, false)
-	c.must("ALTER SYSTEM SET wal_level = minimal", "ALTER SYSTEM SET max_wal_senders = 0")
-	c.stop()
-	c.serve()
+	c.Must("ALTER SYSTEM SET wal_level = minimal", "ALTER SYSTEM SET max_wal_senders = 0")
+	c.Stop()
+	c.Serve()
 	in := c.instance(Options{})
 	_, err := in.Prepare(c.soon(), writer.Need{Window: time.Minute})
 	want(t, err, problem.WriterFailed, writer.NotRetryable)

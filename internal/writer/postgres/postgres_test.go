@@ -22,17 +22,17 @@ func TestWriter(t *testing.T) {
 func TestDiscover(t *testing.T) {
 	c := start(t, true)
 	about := c.instance(Options{}).About()
-	if want := []string{c.data, c.dir + "/wal", c.dir + "/side"}; !slices.Equal(about.Paths, want) {
+	if want := []string{c.Data, c.Dir + "/wal", c.Dir + "/side"}; !slices.Equal(about.Paths, want) {
 		t.Errorf("paths %q, want %q", about.Paths, want)
 	}
 	var version string
-	must(t, c.db.QueryRow("SHOW server_version").Scan(&version))
+	must(t, c.DB.QueryRow("SHOW server_version").Scan(&version))
 	if about.Version != version {
 		t.Errorf("version %q, want %q", about.Version, version)
 	}
-	other := owned(t)
-	c.stop()
-	c.serveWith("-k", c.socket+","+other)
+	other := c.Owned("pg-")
+	c.Stop()
+	c.Serve("-k", c.Dir+","+other)
 	ids := func(o Options) (ours []string) {
 		all, err := New(o).Discover(c.soon(), writer.Scope{})
 		must(t, err)
@@ -46,9 +46,9 @@ func TestDiscover(t *testing.T) {
 	if got := ids(Options{Directories: []string{other}}); len(got) != 1 {
 		t.Errorf("with two sockets: %q", got)
 	}
-	c.stop()
+	c.Stop()
 	must(t, os.WriteFile(other+"/.s.PGSQL.5432", nil, 0o600))
-	if got := ids(Options{Directories: []string{other, c.socket}}); len(got) != 0 {
+	if got := ids(Options{Directories: []string{other, c.Dir}}); len(got) != 0 {
 		t.Errorf("after its end: %q", got)
 	}
 }
@@ -56,19 +56,19 @@ func TestDiscover(t *testing.T) {
 // A server that was named is connected to as it was named, found or not.
 func TestDSN(t *testing.T) {
 	c := start(t, false)
-	c.must("CREATE ROLE clerk LOGIN SUPERUSER")
-	in := c.instance(Options{DSN: "host=" + c.socket + " user=clerk dbname=postgres"})
+	c.Must("CREATE ROLE clerk LOGIN SUPERUSER")
+	in := c.instance(Options{DSN: "host=" + c.Dir + " user=clerk dbname=postgres"})
 	must(t, in.Check(c.soon()))
-	c.must("ALTER ROLE clerk NOSUPERUSER")
+	c.Must("ALTER ROLE clerk NOSUPERUSER")
 	want(t, in.Check(c.soon()), problem.WriterRights, writer.NotRetryable)
-	c.must("ALTER ROLE clerk SUPERUSER")
+	c.Must("ALTER ROLE clerk SUPERUSER")
 	w := &postgres{Options{Database: "postgres"}}
-	s, err := byDSN("host=" + c.socket + " user=clerk dbname=postgres")
+	s, err := byDSN("host=" + c.Dir + " user=clerk dbname=postgres")
 	must(t, err)
-	if got := w.instance(c.soon(), s); got.at.data != c.data {
+	if got := w.instance(c.soon(), s); got.at.data != c.Data {
 		t.Errorf("it is asked for its data directory, and that is %q", got.at.data)
 	}
-	if got := in.About().Paths; !slices.Equal(got, []string{c.data}) {
+	if got := in.About().Paths; !slices.Equal(got, []string{c.Data}) {
 		t.Errorf("paths %q", got)
 	}
 	for _, one := range []bool{true, false} {

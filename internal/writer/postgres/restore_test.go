@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/servertest"
 	"stillpoint/internal/writer/writertest/bank"
 )
 
@@ -15,9 +16,9 @@ import (
 // to exactly what was committed, and is sound.
 func TestOneInstant(t *testing.T) {
 	c := start(t, true)
-	c.must("CREATE EXTENSION amcheck")
-	must(t, bank.Found(c.soon(), c.db, "TABLESPACE side"))
-	load := bank.Open(c.db, 4)
+	c.Must("CREATE EXTENSION amcheck")
+	must(t, bank.Found(c.soon(), c.DB, "TABLESPACE side"))
+	load := bank.Open(c.DB, 4)
 	waitFor(t, func() bool { return load.Made() > 100 })
 	for range 3 {
 		s, err := c.instance(Options{}).Prepare(c.soon(), writer.Need{OneInstant: true, Window: time.Minute})
@@ -26,7 +27,7 @@ func TestOneInstant(t *testing.T) {
 		waitFor(t, func() bool { return load.Made() > made+20 })
 		must(t, s.Freeze(c.soon()))
 		after := load.Now()
-		resume := c.pause()
+		resume := c.Pause()
 		r := c.copies()
 		for _, part := range r.parts {
 			r.copy(part)
@@ -47,9 +48,9 @@ func TestOneInstant(t *testing.T) {
 // data directory, then the tablespace, or the other way round.
 func TestApart(t *testing.T) {
 	c := start(t, true)
-	c.must("CREATE EXTENSION amcheck")
-	must(t, bank.Found(c.soon(), c.db, "TABLESPACE side"))
-	load := bank.Open(c.db, 4)
+	c.Must("CREATE EXTENSION amcheck")
+	must(t, bank.Found(c.soon(), c.DB, "TABLESPACE side"))
+	load := bank.Open(c.DB, 4)
 	for _, order := range [][]string{{"wal", "data", "side"}, {"side", "data", "wal"}} {
 		apart(c, load, order)
 	}
@@ -73,7 +74,7 @@ func apart(c *cluster, load *bank.Bank, order []string) {
 		r.copy(part)
 		more()
 	}
-	c.must("CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT") // the server would remove what it need not keep
+	c.Must("CHECKPOINT", "SELECT pg_switch_wal()", "CHECKPOINT") // the server would remove what it need not keep
 	more()
 	notes, err := s.Thaw(c.soon())
 	must(c, err)
@@ -91,17 +92,13 @@ type copied struct {
 
 func (c *cluster) copies() *copied {
 	c.Helper()
-	to := &cluster{TB: c.TB, dir: owned(c)}
-	to.socket, to.data = to.dir, to.dir+"/data"
-	return &copied{c, to, []string{"data", "wal", "side"}}
+	return &copied{c, &cluster{servertest.NewPostgreSQL(c.TB)}, []string{"data", "wal", "side"}}
 }
 
 // copy copies a part, which may change meanwhile.
 func (r *copied) copy(part string) {
 	r.of.Helper()
-	cp, err := program("/bin/cp", "-a", r.of.dir+"/"+part, r.to.dir+"/"+part)
-	must(r.of, err)
-	out, err := cp.CombinedOutput()
+	out, err := r.of.Command("/bin/cp", "-a", r.of.Dir+"/"+part, r.to.Dir+"/"+part).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if err != nil && !strings.Contains(line, "No such file or directory") { // deleted meanwhile
 			r.of.Fatalf("copy %s: %v: %s", part, err, line)
@@ -115,17 +112,17 @@ func (r *copied) check(notes []writer.Note, load *bank.Bank, after, before bank.
 	c := r.to
 	c.Helper()
 	for _, n := range notes {
-		path := strings.Replace(n.Path, r.of.dir, c.dir, 1)
+		path := strings.Replace(n.Path, r.of.Dir, c.Dir, 1)
 		content := n.Content
 		if filepath.Base(path) == "tablespace_map" {
-			content = []byte(strings.ReplaceAll(string(content), r.of.dir, c.dir))
+			content = []byte(strings.ReplaceAll(string(content), r.of.Dir, c.Dir))
 		}
 		must(c, os.WriteFile(path, content, n.Mode))
 		must(c, os.Chown(path, int(n.UID), int(n.GID)))
 	}
-	must(c, os.Remove(c.data+"/postmaster.pid"))
+	must(c, os.Remove(c.Data+"/postmaster.pid"))
 	for link, to := range map[string]string{"pg_wal": "wal", "pg_tblspc/*": "side"} {
-		found, err := filepath.Glob(c.data + "/" + link)
+		found, err := filepath.Glob(c.Data + "/" + link)
 		must(c, err)
 		for _, f := range found {
 			if _, err := os.Readlink(f); err != nil {
@@ -133,14 +130,14 @@ func (r *copied) check(notes []writer.Note, load *bank.Bank, after, before bank.
 			}
 			must(c, os.Remove(f))
 			if len(notes) == 0 || to == "wal" { // else tablespace_map says where it is
-				run(c, "/bin/ln", "-s", c.dir+"/"+to, f)
+				c.Run("/bin/ln", "-s", c.Dir+"/"+to, f)
 			}
 		}
 	}
-	c.serve()
-	must(c, load.Check(c.soon(), c.db, after, before))
-	run(c, "pg_amcheck", "-h", c.socket, "--all", "--install-missing", "--heapallindexed")
-	c.stop()
+	c.Serve()
+	must(c, load.Check(c.soon(), c.DB, after, before))
+	c.Run("pg_amcheck", "-h", c.Dir, "--all", "--install-missing", "--heapallindexed")
+	c.Stop()
 }
 
 func waitFor(t testing.TB, what func() bool) {

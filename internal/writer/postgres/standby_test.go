@@ -6,19 +6,19 @@ import (
 	"time"
 
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/servertest"
 	"stillpoint/internal/writer/writertest/bank"
 )
 
 // A standby is backed up as a primary is, in both ways.
 func TestStandby(t *testing.T) {
 	c := start(t, false)
-	c.must("CREATE EXTENSION amcheck")
-	must(t, bank.Found(c.soon(), c.db, ""))
-	s := &cluster{TB: t, dir: owned(t)}
-	s.socket, s.data = s.dir, s.dir+"/data"
-	run(t, "pg_basebackup", "-h", c.socket, "-D", s.data, "-R", "--checkpoint=fast", "--no-sync")
-	s.serve()
-	load := bank.Open(c.db, 4)
+	c.Must("CREATE EXTENSION amcheck")
+	must(t, bank.Found(c.soon(), c.DB, ""))
+	s := &cluster{servertest.NewPostgreSQL(t)}
+	c.Run("pg_basebackup", "-h", c.Dir, "-D", s.Data, "-R", "--checkpoint=fast", "--no-sync")
+	s.Serve()
+	load := bank.Open(c.DB, 4)
 	for _, one := range []bool{true, false} {
 		made := load.Made()
 		waitFor(t, func() bool { return load.Made() > made+100 })
@@ -28,16 +28,16 @@ func TestStandby(t *testing.T) {
 		must(t, err)
 		after := load.Now()
 		var end string
-		must(t, c.db.QueryRow("SELECT pg_current_wal_flush_lsn()").Scan(&end))
+		must(t, c.DB.QueryRow("SELECT pg_current_wal_flush_lsn()").Scan(&end))
 		waitFor(t, func() bool {
 			var there bool
-			must(t, s.db.QueryRow("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", end).Scan(&there))
+			must(t, s.DB.QueryRow("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", end).Scan(&there))
 			return there
 		})
 		must(t, rest.Freeze(s.soon()))
 		r := s.copies()
 		if one {
-			resume := s.pause()
+			resume := s.Pause()
 			r.copy("data")
 			resume()
 		} else {
@@ -50,7 +50,7 @@ func TestStandby(t *testing.T) {
 		if one != (len(notes) == 0) {
 			t.Errorf("one instant: %v, and %d notes", one, len(notes))
 		}
-		must(t, os.Remove(r.to.data+"/standby.signal")) // the copy is to be a server of its own
+		must(t, os.Remove(r.to.Data+"/standby.signal")) // the copy is to be a server of its own
 		r.check(notes, load, after, load.Now())
 	}
 	must(t, load.Close())

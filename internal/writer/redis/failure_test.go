@@ -24,7 +24,7 @@ const long = 20 * time.Second // in which something must have happened
 // A server that wants a password is found and described without it.
 func TestPassword(t *testing.T) {
 	s := start(t)
-	s.do("CONFIG", "SET", "requirepass", "secret")
+	s.Do("CONFIG", "SET", "requirepass", "secret")
 	for _, c := range []struct {
 		login Login
 		code  problem.Code
@@ -35,10 +35,10 @@ func TestPassword(t *testing.T) {
 		{Login{Address: "/elsewhere", Password: "secret"}, problem.WriterPassword},
 		{Login{Password: "secret"}, ""},
 		{Login{Username: "default", Password: "secret"}, ""},
-		{Login{Address: s.socket, Password: "secret"}, ""},
+		{Login{Address: s.Socket(), Password: "secret"}, ""},
 	} {
 		in := s.instance(Options{Logins: []Login{c.login}})
-		if a := in.About(); len(a.Paths) != 1 || a.Paths[0] != s.dir || (a.Version == "") != (c.code != "") {
+		if a := in.About(); len(a.Paths) != 1 || a.Paths[0] != s.Data || (a.Version == "") != (c.code != "") {
 			t.Errorf("%+v: %+v", c.login, a)
 		}
 		wants(t, c.code, in.Check(s.within(long)))
@@ -65,7 +65,7 @@ func TestRights(t *testing.T) {
 		for _, r := range strings.Fields(rules) {
 			args = append(args, r)
 		}
-		s.do("ACL", args...)
+		s.Do("ACL", args...)
 		in := s.instance(Options{Logins: []Login{{Username: "backup", Password: "secret"}}})
 		t.Log(rules)
 		wants(t, code, in.Check(s.within(long)))
@@ -74,13 +74,13 @@ func TestRights(t *testing.T) {
 			rests(s, in, writer.Need{Window: time.Minute})
 		}
 	}
-	s.stop()
+	s.Stop()
 	wants(t, problem.WriterGone, s.gone().Check(s.within(long)))
 }
 
 // gone is the instance of a server that has ended, and was told of.
 func (s *server) gone() writer.Instance {
-	return s.instance(Options{Logins: []Login{{Address: s.socket}}})
+	return s.instance(Options{Logins: []Login{{Address: s.Socket()}}})
 }
 
 // rests brings an instance to rest and lets it go on.
@@ -110,7 +110,7 @@ func TestRefused(t *testing.T) {
 func TestBusy(t *testing.T) {
 	s := start(t, "--lua-time-limit", "50", "--save", "3600 1")
 	in := s.instance(Options{})
-	rc, err := redis.Dial("unix", s.socket)
+	rc, err := redis.Dial("unix", s.Socket())
 	must(t, err)
 	defer rc.Close()
 	must(t, rc.Send("EVAL", "while true do end", 0))
@@ -121,16 +121,16 @@ func TestBusy(t *testing.T) {
 	})
 	_, err = in.Prepare(s.within(long), writer.Need{Window: time.Minute})
 	wants(t, problem.WriterBusy, err)
-	s.do("SCRIPT", "KILL") // which is answered before the script has ended
+	s.Do("SCRIPT", "KILL") // which is answered before the script has ended
 	waitFor(t, "the script ends", func() bool { return in.Check(s.within(long)) == nil })
 
 	for range 2000 {
-		s.do("RPUSH", "list", "x")
-		s.do("INCR", "key:"+time.Now().String())
+		s.Do("RPUSH", "list", "x")
+		s.Do("INCR", "key:"+time.Now().String())
 	}
-	s.do("SAVE")
-	s.stop()
-	s = startIn(t, s.dir, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+	s.Do("SAVE")
+	s.Stop()
+	s = startIn(t, s.Data, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
 	wants(t, problem.WriterRetryable, s.instance(Options{}).Check(s.within(long)))
 }
 
@@ -139,7 +139,7 @@ func TestBusy(t *testing.T) {
 func TestSlow(t *testing.T) {
 	s := start(t, "--save", "3600 1", "--rdb-key-save-delay", "50000")
 	for i := range 300 {
-		s.do("SET", i, "x")
+		s.Do("SET", i, "x")
 	}
 	session := s.prepare(Options{Save: 300 * time.Millisecond}, writer.Need{Window: time.Minute})
 	began := time.Now()
@@ -152,15 +152,15 @@ func TestSlow(t *testing.T) {
 	must(t, err)
 	_, err = s.instance(Options{}).Prepare(s.within(300*time.Millisecond), writer.Need{Window: time.Minute})
 	wants(t, problem.WriterBusy, err) // that save is still under way
-	s.do("CONFIG", "SET", "rdb-key-save-delay", 0)
+	s.Do("CONFIG", "SET", "rdb-key-save-delay", 0)
 	s.endChildren()
 	waitFor(t, "the save ends", func() bool { return s.info("persistence", "rdb_bgsave_in_progress") == "0" })
 
-	s.do("CONFIG", "SET", "appendonly", "yes")
+	s.Do("CONFIG", "SET", "appendonly", "yes")
 	waitFor(t, "the file is appended to", func() bool { return s.info("persistence", "aof_rewrite_in_progress") == "0" })
 	session = s.prepare(Options{}, writer.Need{Window: time.Minute})
-	s.do("CONFIG", "SET", "rdb-key-save-delay", 50000)
-	s.do("BGREWRITEAOF")
+	s.Do("CONFIG", "SET", "rdb-key-save-delay", 50000)
+	s.Do("BGREWRITEAOF")
 	wants(t, problem.WriterBusy, session.Freeze(s.within(long)))
 	s.goesOn(long)
 	_, err = session.Thaw(s.within(long))
@@ -172,7 +172,7 @@ func TestSlow(t *testing.T) {
 // takes for no failure.
 func (s *server) endChildren() {
 	s.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.pid, s.pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.Process(), s.Process()))
 	must(s, err)
 	for _, f := range strings.Fields(string(b)) {
 		pid, err := strconv.Atoi(f)
@@ -195,7 +195,7 @@ func TestFull(t *testing.T) {
 			dir := v.Dir + "/" + c.name
 			must(t, os.Mkdir(dir, 0o755))
 			s := startIn(t, dir, c.args...)
-			s.do("SET", "large", string(make([]byte, 1<<20)))
+			s.Do("SET", "large", string(make([]byte, 1<<20)))
 			session := s.prepare(Options{}, writer.Need{Window: time.Minute})
 			fill(t, v.Dir+"/fill")
 			defer os.Remove(v.Dir + "/fill")
@@ -206,7 +206,7 @@ func TestFull(t *testing.T) {
 				must(t, err)
 				return
 			}
-			rc, err := redis.Dial("unix", s.socket)
+			rc, err := redis.Dial("unix", s.Socket())
 			must(t, err)
 			defer rc.Close()
 			_, _ = rc.Do("SET", "more", string(make([]byte, 4<<20)))
@@ -239,9 +239,9 @@ func TestLate(t *testing.T) {
 	s := start(t)
 	session := s.prepare(Options{}, writer.Need{Window: time.Minute})
 	must(t, session.Freeze(s.within(long)))
-	must(t, syscall.Kill(s.pid, syscall.SIGSTOP))
+	must(t, syscall.Kill(s.Process(), syscall.SIGSTOP))
 	time.Sleep(length + 2*again) // what must be too late
-	must(t, syscall.Kill(s.pid, syscall.SIGCONT))
+	must(t, syscall.Kill(s.Process(), syscall.SIGCONT))
 	s.goesOn(long)
 	_, err := session.Thaw(s.within(long))
 	wants(t, problem.WriterTimeout, err)
@@ -289,7 +289,7 @@ func TestRenewed(t *testing.T) {
 // listen lets the server listen on a port that is free.
 func (s *server) listen() (port string) {
 	s.Helper()
-	rc, err := redis.Dial("unix", s.socket)
+	rc, err := redis.Dial("unix", s.Socket())
 	must(s, err)
 	defer rc.Close()
 	for range 20 {
@@ -316,7 +316,7 @@ func TestFound(t *testing.T) {
 		if a := in.About(); a.ID == "redis:127.0.0.1:"+port {
 			found++
 			must(t, in.Check(s.within(long)))
-			if len(a.Paths) != 1 || a.Paths[0] != s.dir {
+			if len(a.Paths) != 1 || a.Paths[0] != s.Data {
 				t.Errorf("%+v", a)
 			}
 		} else if a.ID == s.ID() {
@@ -327,13 +327,10 @@ func TestFound(t *testing.T) {
 		t.Errorf("it is found %d times", found)
 	}
 
-	conf := t.TempDir() + "/sentinel.conf"
+	dir := t.TempDir()
+	conf := dir + "/sentinel.conf"
 	must(t, os.WriteFile(conf, nil, 0o644))
-	uid, gid := unprivileged(t)
-	must(t, os.Chmod(filepath.Dir(filepath.Dir(conf)), 0o755))
-	must(t, os.Chown(filepath.Dir(conf), uid, gid))
-	must(t, os.Chown(conf, uid, gid))
-	watching := startProgram(t, t.TempDir(), conf, "--sentinel")
+	watching := startProgram(t, dir, conf, "--sentinel")
 	all, err = New(Options{}).Discover(s.within(long), writer.Scope{})
 	must(t, err)
 	for _, in := range all {

@@ -2,15 +2,7 @@ package redis
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +10,7 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/servertest"
 	"stillpoint/internal/writer/writertest"
 )
 
@@ -33,21 +26,12 @@ func run(t *testing.T, args ...string) {
 	})
 }
 
-// A server is a running redis-server, which ends with the test, and with the
-// test process however that ends.
-type server struct {
-	testing.TB
-	dir    string // its data
-	socket string
-	pid    int
-	stop   func()
-}
+// A server is a running redis-server.
+type server struct{ *servertest.Redis }
 
 func start(t testing.TB, args ...string) *server {
 	t.Helper()
-	dir := t.TempDir()
-	must(t, os.Chmod(filepath.Dir(dir), 0o755))
-	return startIn(t, dir, args...)
+	return startIn(t, t.TempDir(), args...)
 }
 
 func startIn(t testing.TB, dir string, args ...string) *server {
@@ -58,90 +42,23 @@ func startIn(t testing.TB, dir string, args ...string) *server {
 // startProgram starts one with these arguments before the others.
 func startProgram(t testing.TB, dir string, args ...string) *server {
 	t.Helper()
-	program, err := exec.LookPath("redis-server")
-	must(t, err)
-	uid, gid := unprivileged(t)
-	dir, err = filepath.EvalSymlinks(dir)
-	must(t, err)
-	must(t, filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
-		if err == nil {
-			err = os.Chown(p, uid, gid)
-		}
-		return err
-	}))
-	at, err := os.MkdirTemp("", "redis-") // short: the name of a socket has 107 bytes
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(at) })
-	must(t, os.Chown(at, uid, gid))
-	s := &server{TB: t, dir: dir, socket: filepath.Join(at, "socket")}
-	all := append(append([]string{program}, args...), "--dir", dir, "--unixsocket", s.socket, "--port", "0", "--logfile", filepath.Join(at, "log"))
-	c := exec.Command("/bin/sh", append([]string{"-c", `"$@" & echo $!; cat; kill -CONT $!; kill -KILL $!; wait`, "sh"}, all...)...)
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	c.Dir = "/"
-	in, err := c.StdinPipe()
-	must(t, err)
-	out, err := c.StdoutPipe()
-	must(t, err)
-	must(t, c.Start())
-	stopped := false
-	s.stop = func() {
-		if !stopped {
-			stopped = true
-			in.Close()
-			_ = c.Wait()
-		}
-	}
-	t.Cleanup(s.stop)
-	_, err = fmt.Fscan(out, &s.pid)
-	must(t, err)
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if rc, err := redis.Dial("unix", s.socket); err == nil {
-			rc.Close()
-			return s
-		}
-		if time.Now().After(end) {
-			said, _ := os.ReadFile(filepath.Join(at, "log"))
-			t.Fatalf("the server does not start: %s", said)
-		}
-	}
+	s := &server{servertest.NewRedis(t, dir, args...)}
+	s.Serve()
+	return s
 }
 
-// unprivileged is the user of the server.
-func unprivileged(t testing.TB) (uid, gid int) {
-	u, err := user.Lookup("redis")
-	must(t, err)
-	uid, err = strconv.Atoi(u.Uid)
-	must(t, err)
-	gid, err = strconv.Atoi(u.Gid)
-	must(t, err)
-	return uid, gid
-}
-
-func (s *server) ID() string          { return "redis:" + s.socket }
+func (s *server) ID() string          { return "redis:" + s.Socket() }
 func (s *server) Scope() writer.Scope { return writer.Scope{} }
-func (s *server) Process() int        { return s.pid }
 
 // Write makes one change by a connection of its own.
 func (s *server) Write(ctx context.Context) error {
-	rc, err := redis.DialContext(ctx, "unix", s.socket)
+	rc, err := redis.DialContext(ctx, "unix", s.Socket())
 	if err != nil {
 		return err
 	}
 	defer rc.Close()
 	_, err = redis.DoContext(rc, ctx, "INCR", "changes")
 	return err
-}
-
-// do is a client's question.
-func (s *server) do(command string, args ...any) any {
-	s.Helper()
-	rc, err := redis.Dial("unix", s.socket, redis.DialReadTimeout(20*time.Second))
-	must(s, err)
-	defer rc.Close()
-	reply, err := rc.Do(command, args...)
-	must(s, err)
-	return reply
 }
 
 // instance finds the server.
@@ -206,7 +123,7 @@ func waitFor(t testing.TB, what string, holds func() bool) {
 
 func (s *server) info(section, key string) string {
 	s.Helper()
-	text, err := redis.String(s.do("INFO", section), nil)
+	text, err := redis.String(s.Do("INFO", section), nil)
 	must(s, err)
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), key+":"); ok {

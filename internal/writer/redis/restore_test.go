@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,10 +34,9 @@ func TestRestore(t *testing.T) {
 				session := s.prepare(Options{}, writer.Need{OneInstant: true, Window: time.Minute})
 				must(t, session.Freeze(s.within(long)))
 				copied := t.TempDir()
-				must(t, os.Chmod(filepath.Dir(copied), 0o755))
 				want := s.values(l)
 				waitFor(t, "all clients have their answers", func() bool { return equal(l.acknowledged(), want) })
-				must(t, os.CopyFS(copied+"/data", os.DirFS(s.dir)))
+				must(t, os.CopyFS(copied+"/data", os.DirFS(s.Data)))
 				again := s.values(l)
 				if !equal(want, again) {
 					t.Errorf("it changed while it rested: %v, %v", want, again)
@@ -53,7 +51,7 @@ func TestRestore(t *testing.T) {
 				if got := restored.values(l); !equal(got, want) {
 					t.Errorf("restored %v, want %v", got, want)
 				}
-				restored.stop()
+				restored.Stop()
 			}
 			s.goesOn(long)
 		})
@@ -69,7 +67,7 @@ func (s *server) load(t *testing.T, clients int) *load {
 	var wait sync.WaitGroup
 	t.Cleanup(func() { cancel(); wait.Wait() })
 	for i := range clients {
-		rc, err := redis.Dial("unix", s.socket)
+		rc, err := redis.Dial("unix", s.Socket())
 		must(t, err)
 		wait.Go(func() {
 			defer rc.Close()
@@ -115,7 +113,7 @@ func (s *server) values(l *load) map[int]int64 {
 	s.Helper()
 	all := map[int]int64{}
 	for i := range l.done {
-		n, err := redis.Int64(s.do("GET", key(i)), nil)
+		n, err := redis.Int64(s.Do("GET", key(i)), nil)
 		if err == nil {
 			all[i] = n
 		} else if err != redis.ErrNil {

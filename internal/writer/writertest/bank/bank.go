@@ -12,6 +12,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -92,6 +93,30 @@ func (b *Bank) Slowest() time.Duration {
 		}
 	}
 	return slowest
+}
+
+// Waits are what the clients have logged of the time between two moments: how
+// long each transfer took that was under way then. Who still waits counts with
+// what he has waited until now.
+func (b *Bank) Waits(from, to Moment) (all []time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Since(b.began)
+	for _, c := range b.clients {
+		for _, t := range slices.Backward(c) {
+			ended := t.ended
+			if ended == 0 {
+				ended = now
+			}
+			if ended < time.Duration(from) {
+				break
+			}
+			if t.began <= time.Duration(to) {
+				all = append(all, ended-t.began)
+			}
+		}
+	}
+	return all
 }
 
 // Made is how many transfers are acknowledged.

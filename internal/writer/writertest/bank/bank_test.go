@@ -1,6 +1,7 @@
 package bank
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,5 +32,22 @@ func TestPrefix(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v between %d and %d: %v; want %q", c.has, c.after, c.before, err, c.want)
 		}
+	}
+}
+
+// What was under way between two moments counts, and nothing else.
+func TestWaits(t *testing.T) {
+	b := &Bank{began: time.Now().Add(-time.Hour), clients: [][]transfer{
+		{{1, 3}, {4, 6}, {7, 17}, {20, 21}},
+		{{1, 5}, {9, 11}},
+		{{2, 0}}, // waits still
+	}}
+	got := b.Waits(6, 9)
+	slices.Sort(got)
+	if len(got) != 4 || !slices.Equal(got[:3], []time.Duration{2, 2, 10}) || got[3] < time.Hour {
+		t.Errorf("%v", got)
+	}
+	if at := b.At(time.Now().Add(-time.Minute)); at < Moment(58*time.Minute) || at > Moment(59*time.Minute+10*time.Second) {
+		t.Errorf("a minute ago was after %v", time.Duration(at))
 	}
 }

@@ -13,6 +13,12 @@ type Moment time.Duration
 // Now is the present moment.
 func (b *Bank) Now() Moment { return Moment(time.Since(b.began)) }
 
+// At is the moment of a time that somebody else has noted by the clock of this
+// host. It is reckoned from now, so that a clock that is slewed does little.
+func (b *Bank) At(t time.Time) Moment {
+	return b.Now() - Moment(time.Now().Round(0).Sub(t.Round(0)))
+}
+
 // Check looks at a copy of the database that shows an instant between two
 // moments, as the bank was then and is now.
 func (b *Bank) Check(ctx context.Context, db *sql.DB, after, before Moment) error {
