@@ -6,9 +6,9 @@ import (
 	"stillpoint/internal/sys/mount"
 )
 
-// Show puts the pieces of the snapshots where they belong, and on them again
-// what is mounted below the paths and not covered, for the programs that live in
-// a namespace.
+// Show puts the pieces of the snapshots where they belong, in place of what is
+// mounted there, and on them again what is mounted below the paths and not
+// covered, for the programs that live in a namespace.
 func (s *Set) Show(private *mount.Private) error {
 	pieces := map[string]Piece{}
 	for _, p := range s.Pieces() {
@@ -30,6 +30,14 @@ func (s *Set) Show(private *mount.Private) error {
 			ms[i], err = private.Clone(pl.Path)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	for _, path := range s.Paths {
+		if path == "/" {
+			continue // Attach leaves nothing
+		}
+		if err := private.Clear(path); err != nil {
 			return err
 		}
 	}

@@ -154,11 +154,13 @@ func (t *target) forgetTouched() error {
 
 func statfs(root *os.File) (view.Statfs, error) {
 	var st syscall.Statfs_t
-	if err := syscall.Fstatfs(int(root.Fd()), &st); err != nil {
+	var dir syscall.Stat_t
+	if err := errors.Join(syscall.Fstatfs(int(root.Fd()), &st), syscall.Fstat(int(root.Fd()), &dir)); err != nil {
 		return view.Statfs{}, err
 	}
 	return view.Statfs{
 		BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Available: st.Bavail,
 		Files: st.Files, FreeFiles: st.Ffree, NameMax: uint32(st.Namelen),
+		IOSize: uint32(dir.Blksize),
 	}, nil
 }

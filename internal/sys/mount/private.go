@@ -2,6 +2,8 @@ package mount
 
 import (
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,6 +77,54 @@ func (p *Private) Clone(path string) (m *os.File, err error) {
 	})
 	return m, err
 }
+
+// Clear takes out of the namespace what is mounted at path and below it, so that
+// what is attached there next covers nothing. What the kernel keeps, because it
+// belongs to another user's namespace or lies under something else, stays.
+func (p *Private) Clear(path string) error {
+	return p.Do(func() error {
+		for more := true; more; { // what was under another one comes to light
+			points, err := pointsFrom(path)
+			if err != nil {
+				return err
+			}
+			more = false
+			for _, point := range slices.Backward(points) {
+				if unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+					more = true
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// pointsFrom are the mount points at path and below it in the namespace of the
+// calling thread, those that lie in others after these.
+func pointsFrom(path string) ([]string, error) {
+	const name = "/proc/thread-self/mountinfo"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			return nil, failed("read", name, unix.EBADMSG)
+		}
+		point := unescape.Replace(f[4])
+		if point == path || strings.HasPrefix(point, strings.TrimSuffix(path, "/")+"/") {
+			all = append(all, point)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// unescape undoes what the kernel does to paths there (show_mnt_opts() and
+// seq_path() in fs/proc_namespace.c).
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
 
 // Attach mounts over path what Open or one of the Clones returned. Over "/" it
 // becomes the root of the namespace, and nothing of what was mounted before is

@@ -9,7 +9,7 @@ import (
 
 // setAttr fills in what stat(2) tells. Times before 1970 are negative numbers
 // of seconds in 64 bits.
-func setAttr(in *index.Inode, out *fuse.Attr) {
+func (fs *fileSystem) setAttr(in *index.Inode, out *fuse.Attr) {
 	*out = fuse.Attr{
 		Ino:     in.Number,
 		Size:    uint64(in.Size),
@@ -18,22 +18,19 @@ func setAttr(in *index.Inode, out *fuse.Attr) {
 		Nlink:   in.Nlink,
 		Owner:   fuse.Owner{Uid: in.UID, Gid: in.GID},
 		Rdev:    in.Rdev, // the protocol has the same 32 bits
-		Blksize: blockSize,
+		Blksize: fs.ioSize,
 	}
 	out.Atime, out.Atimensec = unixTime(in.Atime)
 	out.Mtime, out.Mtimensec = unixTime(in.Mtime)
 	out.Ctime, out.Ctimensec = unixTime(in.Ctime)
 }
 
-// blockSize is what is good to read at once, for those who ask.
-const blockSize = 4096
-
 // setStatx fills in what statx(2) tells: all of stat(2) and, where it is known,
 // the time of birth.
-func setStatx(in *index.Inode, out *fuse.Statx) {
+func (fs *fileSystem) setStatx(in *index.Inode, out *fuse.Statx) {
 	*out = fuse.Statx{
 		Mask:      statxBasic,
-		Blksize:   blockSize,
+		Blksize:   fs.ioSize,
 		Nlink:     in.Nlink,
 		Uid:       in.UID,
 		Gid:       in.GID,

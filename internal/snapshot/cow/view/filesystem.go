@@ -16,10 +16,11 @@ type fileSystem struct {
 	fuse.RawFileSystem
 	source Source
 	root   uint64
+	ioSize uint32
 }
 
 func newFileSystem(s Source) *fileSystem {
-	return &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), source: s, root: s.Root()}
+	return &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), source: s, root: s.Root(), ioSize: s.Statfs().IOSize}
 }
 
 // String names the file system to go-fuse.
@@ -67,7 +68,7 @@ func (fs *fileSystem) entry(in *index.Inode, out *fuse.EntryOut) {
 	out.Generation = 1
 	out.SetEntryTimeout(forever)
 	out.SetAttrTimeout(forever)
-	setAttr(in, &out.Attr)
+	fs.setAttr(in, &out.Attr)
 }
 
 // GetAttr describes a file as stat(2) does.
@@ -77,7 +78,7 @@ func (fs *fileSystem) GetAttr(_ <-chan struct{}, input *fuse.GetAttrIn, out *fus
 		return fuse.Status(syscall.ESTALE)
 	}
 	out.SetTimeout(forever)
-	setAttr(in, &out.Attr)
+	fs.setAttr(in, &out.Attr)
 	return fuse.OK
 }
 
@@ -88,7 +89,7 @@ func (fs *fileSystem) Statx(_ <-chan struct{}, input *fuse.StatxIn, out *fuse.St
 		return fuse.Status(syscall.ESTALE)
 	}
 	out.SetTimeout(forever)
-	setStatx(in, &out.Statx)
+	fs.setStatx(in, &out.Statx)
 	return fuse.OK
 }
 

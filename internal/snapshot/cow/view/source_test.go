@@ -120,7 +120,7 @@ func (f *folder) Statfs() Statfs {
 		return Statfs{}
 	}
 	return Statfs{BlockSize: uint32(st.Bsize), Blocks: st.Blocks, Free: st.Bfree, Available: st.Bavail,
-		Files: st.Files, FreeFiles: st.Ffree, NameMax: uint32(st.Namelen)}
+		Files: st.Files, FreeFiles: st.Ffree, NameMax: uint32(st.Namelen), IOSize: uint32(st.Bsize)}
 }
 
 // show mounts a view of a source and returns its path.
@@ -167,7 +167,9 @@ func (m *memory) add(name string, number uint64, mode uint32, content []byte) *i
 
 func (m *memory) Root() uint64                     { return m.root }
 func (m *memory) Inode(number uint64) *index.Inode { return m.inodes[number] }
-func (m *memory) Statfs() Statfs                   { return Statfs{BlockSize: 4096, Blocks: 100, NameMax: 255} }
+func (m *memory) Statfs() Statfs {
+	return Statfs{BlockSize: 4096, Blocks: 100, NameMax: 255, IOSize: 4096}
+}
 
 func (m *memory) ReadAt(number uint64, p []byte, offset int64) (int, error) {
 	m.calls.Add(1)

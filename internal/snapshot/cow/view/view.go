@@ -59,6 +59,8 @@ type Statfs struct {
 	Blocks, Free, Available uint64 // in blocks
 	Files, FreeFiles        uint64
 	NameMax                 uint32
+
+	IOSize uint32 // what stat(2) tells of each file: what is good to read at once
 }
 
 // Options of a View.
