@@ -25,6 +25,8 @@ var may = map[string]string{
 	"internal/sys/atomicfile": "",
 	"internal/sys/blockdev":   "",
 	"internal/sys/btrfs":      "",
+	"internal/sys/clock":      "",
+	"internal/sys/extents":    "",
 	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
 	"internal/sys/flagfile":   "",
