@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	guard.Main()
 	holder.Main()
 	agent.Main(newCow)
-	testscript.Main(m, map[string]func(){"stillpoint": main})
+	testscript.Main(m, map[string]func(){"stillpoint": main, "scanner": scanner, "ahead": ahead})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.

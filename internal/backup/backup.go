@@ -95,6 +95,9 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	if err != nil {
 		return err
 	}
+	if err := b.preflight(ctx, rules); err != nil {
+		return err
+	}
 	if err := b.findApplications(ctx, rules); err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ type Engine struct {
 	Now          func() time.Time    // the clock; nil for the real one
 	Watch        func(job.Event)     // is told every event of a job; may be nil
 
+	// Cache is the choice that Providers have, for the preflight.
+	Cache snapshot.CacheChoice
+
 	shorter *coordinator.Limits // for tests
 }
 

@@ -38,6 +38,8 @@ type Report struct {
 	LeftOut      []LeftOut           `json:"left_out"`   // most first
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
+
+	Warnings []Concern `json:"warnings,omitempty"` // of the preflight of a backup
 }
 
 // A VolumeReport says what became of one volume of a backup.
