@@ -55,7 +55,7 @@ func newRoot(e *env) *cobra.Command {
 	c.CompletionOptions.HiddenDefaultCmd = false
 	c.AddCommand(
 		newInit(e), newBackup(e), newBackups(e), newLs(e), newRestore(e), newVerify(e),
-		newVolumes(e), newProviders(e), newWriters(e), newExplain(e), newJob(e), newClean(e),
+		newVolumes(e), newProviders(e), newWriters(e), newDoctor(e), newExplain(e), newJob(e), newClean(e),
 		newAgent(e), newSnapshot(e), newRun(e), newConfig(e), newNotify(e), newVersion(e),
 	)
 	c.InitDefaultHelpCmd()

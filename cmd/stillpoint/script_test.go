@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	holder.Main()
 	agent.Main(newCow)
 	openfile.Main()
-	testscript.Main(provoked{m}, map[string]func(){"stillpoint": recorded})
+	testscript.Main(provoked{m}, map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.

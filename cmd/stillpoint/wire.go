@@ -58,5 +58,5 @@ func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice, told .
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(only(notifiers(c), told))}, nil
+	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Cache: cache, Ended: tellEnd(only(notifiers(c), told))}, nil
 }

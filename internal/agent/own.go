@@ -107,6 +107,33 @@ func (p *Provider) About() string { return p.Local.About() }
 // Check changes nothing, so it needs no agent.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error { return p.Local.Check(ctx, v) }
 
+// Look is Check without touching the volume.
+func (p *Provider) Look(ctx context.Context, v volume.Volume) error {
+	if l, ok := p.Local.(snapshot.Looker); ok {
+		return l.Look(ctx, v)
+	}
+	return p.Local.Check(ctx, v)
+}
+
+// WithCache is the same provider with another choice.
+func (p *Provider) WithCache(c snapshot.CacheChoice) (snapshot.Provider, error) {
+	local, err := chosen(p.Local, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Provider{Local: local, Socket: p.Socket, Cache: c}, nil
+}
+
+// CachePlaces lists the places as this process sees them. An agent that was told
+// other ones may take these.
+func (p *Provider) CachePlaces(ctx context.Context, v volume.Volume) ([]snapshot.CachePlace, error) {
+	c, ok := p.Local.(snapshot.CacheChooser)
+	if !ok {
+		return nil, nil
+	}
+	return c.CachePlaces(ctx, v)
+}
+
 // Prepare prepares a set in the agent.
 func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
 	for try := 0; ; try++ {
@@ -156,4 +183,7 @@ func (p *Provider) connect(ctx context.Context) (*Client, error) {
 	return c, err
 }
 
-var _ snapshot.Provider = (*Provider)(nil)
+var (
+	_ snapshot.Looker       = (*Provider)(nil)
+	_ snapshot.CacheChooser = (*Provider)(nil)
+)

@@ -123,6 +123,9 @@ func (b *backing) decide(ctx context.Context) (rules *rules, err error) {
 	if rules, err = b.makePlan(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.preflight(ctx, rules); err != nil {
+		return nil, err
+	}
 	return rules, b.findApplications(ctx, rules)
 }
 

@@ -40,6 +40,9 @@ type Engine struct {
 	Settings map[string][]string
 	RetryOf  string
 
+	// Cache is the choice that Providers have, for the preflight.
+	Cache snapshot.CacheChoice
+
 	shorter *coordinator.Limits // for tests
 }
 

@@ -37,6 +37,8 @@ type Report struct {
 
 	UnusedExcludes []string `json:"unused_excludes"` // patterns that fit nothing
 
+	Warnings []Concern `json:"warnings,omitempty"` // of the preflight of a backup
+
 	Timeline []Span `json:"timeline"` // how long each step took, of a backup
 }
 

@@ -127,7 +127,7 @@ func TestPagesHaveTheirForm(t *testing.T) {
 // A page that names a command or another code must not lead nowhere.
 func TestPagesNameWhatExists(t *testing.T) {
 	codes := constants(t)
-	commands := "init|backup|backups|ls|restore|verify|volumes|providers|explain|job list|job show|job log|job retry|config check|config show|config example|clean|agent|agent status|snapshot create|snapshot list|snapshot mount|snapshot delete|run|version|writers|notify list|notify test|COMMAND"
+	commands := "init|backup|backups|ls|restore|verify|volumes|providers|explain|job list|job show|job log|job retry|config check|config show|config example|clean|agent|agent status|snapshot create|snapshot list|snapshot mount|snapshot delete|run|version|writers|notify list|notify test|doctor|COMMAND"
 	command := regexp.MustCompile(`stillpoint (` + commands + `)\b`)
 	explain := regexp.MustCompile(`stillpoint explain ([a-z-]+)`)
 	for _, p := range problem.Pages() {

@@ -68,6 +68,24 @@ const (
 	CacheFull    Code = "cache-full"    // at its maximum, or its volume is full
 	CacheLost    Code = "cache-lost"    // cannot be made, written or read
 
+	// Of a host that is looked at before a backup.
+
+	KernelOld      Code = "kernel-old"      // no snapshots of plain volumes
+	CacheSmall     Code = "cache-small"     // there is little room for the cache file
+	MemoryShort    Code = "memory-short"    // for what waits to be written to cache files
+	HostBusy       Code = "host-busy"       // memory or devices are waited for much of the time
+	Fragmented     Code = "fragmented"      // files or free space are in many small pieces
+	OtherSnapshots Code = "other-snapshots" // another program takes snapshots, or reads or moves all files
+	ScannerActive  Code = "scanner-active"  // another program is asked before files are accessed
+	PoolFull       Code = "pool-full"       // a thin pool, a snapshot or a volume group of LVM nearly is
+	SwapSelected   Code = "swap-selected"   // a swap file in use is in the selection
+	BackupInside   Code = "backup-inside"   // another backup is in the selection
+	ClockWrong     Code = "clock-wrong"     // not synchronised, or set back
+	LeftBehind     Code = "left-behind"     // by a killed run
+	SnapshotHeld   Code = "snapshot-held"   // another mount namespace keeps a volume or snapshot in use
+	FolderWrong    Code = "folder-wrong"    // a folder of ours is open to others
+	LookFailed     Code = "look-failed"     // something could not be looked at
+
 	// Of single files: exceptions of a backup.
 
 	FileUnreadable  Code = "file-unreadable"

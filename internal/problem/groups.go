@@ -18,6 +18,10 @@ func Groups() []Group {
 			VolumeReadOnly, VolumeLate, SwapActive, ReleaseFailed, LeftoverForeign, NoAgent, NoSuchSnapshot,
 		}},
 		{"Cache files of snapshots", []Code{CacheNowhere, CacheFull, CacheLost}},
+		{"What doctor finds", []Code{
+			KernelOld, OtherSnapshots, ScannerActive, SnapshotHeld, LeftBehind, PoolFull, CacheSmall, MemoryShort, HostBusy, Fragmented, SwapSelected,
+			BackupInside, ClockWrong, FolderWrong, LookFailed,
+		}},
 		{"Applications", []Code{
 			WriterTimeout, WriterResources, WriterRetryable, WriterFailed, WriterBusy, WriterGone, WriterPassword, WriterRights, WindowClosed, NotApplication,
 		}},

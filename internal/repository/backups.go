@@ -254,6 +254,21 @@ func (r *Repository) Backups(ctx context.Context) ([]Backup, error) {
 	return r.load(ctx, false)
 }
 
+// Recorded is when the last record of a backup was written, by the clock of who
+// wrote it; zero where there is none. No record is loaded for it.
+func (r *Repository) Recorded(ctx context.Context) (last time.Time, err error) {
+	es, err := r.kopia.FindManifests(ctx, snapshots)
+	if err != nil {
+		return last, understand(r.path, err)
+	}
+	for _, e := range es {
+		if e.ModTime.After(last) {
+			last = e.ModTime
+		}
+	}
+	return last, nil
+}
+
 // snapshots are the labels of all records of backups.
 var snapshots = map[string]string{manifest.TypeLabelKey: snapshot.ManifestType}
 

@@ -136,3 +136,13 @@ type CachePlace struct {
 	Maximum int64  // where it is chosen
 	Reason  string // for or against it
 }
+
+// A Looker is a Provider whose Check does something to the volume, be it for a
+// moment only, and who can do without.
+type Looker interface {
+	Provider
+
+	// Look is Check by looking alone: the volume is not touched, so there may be
+	// reasons against it that only Check finds.
+	Look(ctx context.Context, v volume.Volume) error
+}

@@ -69,6 +69,7 @@ func Report(w io.Writer, r job.Report) error {
 		p.counts(r.Kind, r.Total, time.Duration(r.Took), true)
 	}
 	p.exceptions(r.Exceptions)
+	p.warnings(r.Warnings)
 	p.leftOut(r.LeftOut)
 	if len(r.UnusedExcludes) > 0 {
 		p.section("Excludes that fit nothing")

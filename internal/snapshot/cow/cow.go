@@ -116,12 +116,20 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err := fanotify.AbleOn(root); err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), err)
 	}
+	if err := timesOf(v, root); err != nil {
+		return err
+	}
+	_, _, err = p.place(ctx, []volume.Volume{v}, r, dir)
+	return err
+}
+
+// timesOf refuses a volume whose times are too coarse.
+func timesOf(v volume.Volume, root *os.File) error {
 	if a, err := inode.Stat(int(root.Fd())); err != nil || v.FSType == "ext4" && a.Born == 0 {
 		return errors.Join(err, problem.Newf(problem.NoProvider, string(v.ID),
 			"its inodes have 128 bytes and so times of whole seconds, by which a change could not be noticed"))
 	}
-	_, _, err = p.place(ctx, []volume.Volume{v}, r, dir)
-	return err
+	return nil
 }
 
 // open opens the root of a volume, at any place where all of it shows.

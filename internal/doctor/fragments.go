@@ -1,0 +1,140 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/extents"
+	"stillpoint/internal/volume"
+)
+
+// What is looked at for fragmentation, and from which on it is named.
+const (
+	largestFiles = 8       // of the selection
+	sizedNames   = 50_000  // among so many names
+	manyPieces   = 1_000   // of a file
+	smallPiece   = 1 << 20 // or larger ones do no harm
+	mapRecords   = 200_000 // of the map of a volume
+	leastFree    = 8 << 20 // of which it makes sense to speak
+)
+
+// Fragments looks whether large files of the selection, and the free space where
+// cache files would be, are in many small pieces.
+func Fragments(s Subject, caches []volume.Volume) Check {
+	return Check{Name: "fragments", Limit: 2 * usualLimit, Look: func(ctx context.Context) ([]Finding, error) {
+		var found []Finding
+		looked := 0
+		for _, v := range caches {
+			f, bad, err := freeSpace(v)
+			if errors.Is(err, extents.ErrNoMap) || errors.Is(err, extents.ErrUnsupported) {
+				continue
+			}
+			if err != nil {
+				return found, err
+			}
+			looked++
+			if bad {
+				found = append(found, f)
+			}
+		}
+		for _, path := range largest(ctx, s) {
+			n, size, err := pieces(path)
+			if err != nil {
+				continue // gone, or of a file system that does not tell
+			}
+			looked++
+			if n >= manyPieces && size/int64(n) < smallPiece {
+				found = append(found, warned(problem.Fragmented, path, "is in %d pieces, of %d KiB on average", n, size/int64(n)>>10).
+					so("reading it takes long, and saving originals of it, too", "e4defrag or xfs_fsr it at a time without backups; a database: its own means (VACUUM FULL, OPTIMIZE TABLE)"))
+			}
+		}
+		if looked == 0 {
+			return none("nothing large was found that could tell"), ctx.Err()
+		}
+		if len(found) == 0 {
+			found = append(found, fine("neither large files nor the free space for cache files are in many small pieces"))
+		}
+		return found, nil
+	}}
+}
+
+// freeSpace is about what is free on a volume.
+func freeSpace(v volume.Volume) (f Finding, bad bool, err error) {
+	root, err := os.Open(at(v))
+	if err != nil {
+		return f, false, err
+	}
+	defer root.Close()
+	space, err := extents.Free(root, mapRecords)
+	if err != nil || space.Bytes < leastFree || space.Large >= space.Bytes/2 {
+		return f, false, err
+	}
+	return warned(problem.Fragmented, at(v), "its free space is in %d pieces, of %d KiB on average", space.Pieces, space.Bytes/uint64(space.Pieces)>>10).
+		so("a cache file there is written in small pieces, and so slowly that it may not keep up", "free more space there, or name another folder for cache files: --cache-dir"), true, nil
+}
+
+// pieces counts those of a file.
+func pieces(path string) (n int, size int64, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	n, err = extents.Of(f)
+	blocks := st.Sys().(*syscall.Stat_t).Blocks * 512 // holes are no pieces
+	return n, blocks, err
+}
+
+// largest finds the largest files of a selection, among the first names of it.
+func largest(ctx context.Context, s Subject) (paths []string) {
+	if s.whole() {
+		return nil // nobody said which files
+	}
+	type sized struct {
+		path string
+		size int64
+	}
+	var top []sized
+	seen, until := 0, time.Now().Add(usualLimit)
+	for _, path := range s.Paths {
+		_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+			if seen++; seen > sizedNames || ctx.Err() != nil || seen%256 == 0 && time.Now().After(until) {
+				return filepath.SkipAll
+			}
+			switch {
+			case err != nil, !s.holds(path), d.IsDir() && s.foreign(path):
+				if d != nil && d.IsDir() {
+					return filepath.SkipDir
+				}
+				return nil
+			case !d.Type().IsRegular():
+				return nil
+			}
+			if fi, err := d.Info(); err == nil {
+				top = append(top, sized{path, fi.Size()})
+			}
+			if len(top) > 4*largestFiles {
+				slices.SortFunc(top, func(a, b sized) int { return cmp.Compare(b.size, a.size) })
+				top = top[:largestFiles]
+			}
+			return nil
+		})
+	}
+	slices.SortFunc(top, func(a, b sized) int { return cmp.Compare(b.size, a.size) })
+	for _, f := range top[:min(len(top), largestFiles)] {
+		paths = append(paths, f.path)
+	}
+	return paths
+}

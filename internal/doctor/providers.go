@@ -1,0 +1,116 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/volume"
+)
+
+// A Choice is the provider that a backup would choose for a volume, or why there
+// is none.
+type Choice struct {
+	Provider snapshot.Provider
+	Err      error
+}
+
+// Choose asks who can take a snapshot of each volume. For a whole host they may
+// but look.
+func Choose(ctx context.Context, s Subject, ps []snapshot.Provider) map[volume.ID]Choice {
+	all := map[volume.ID]Choice{}
+	for _, v := range s.Volumes {
+		p, err := chosen(ctx, s, ps, v)
+		all[v.ID] = Choice{p, err}
+	}
+	return all
+}
+
+// Providers says who can take a snapshot of each volume.
+func Providers(s Subject, choices map[volume.ID]Choice) Check {
+	return Check{Name: "provider", Look: func(ctx context.Context) ([]Finding, error) {
+		var fs []Finding
+		for _, v := range s.Volumes {
+			fs = append(fs, able(s, v, choices[v.ID]))
+		}
+		if len(fs) == 0 {
+			return none("no volume holds data of this host"), ctx.Err()
+		}
+		return fs, ctx.Err()
+	}}
+}
+
+func able(s Subject, v volume.Volume, c Choice) Finding {
+	if c.Err == nil {
+		f := fine("%s takes it", c.Provider.Name())
+		f.Subject = at(v)
+		return f
+	}
+	f := failed(at(v), c.Err).so("a backup that includes it fails", "see `stillpoint explain "+string(problem.CodeOf(c.Err))+"`; --exclude leaves a mounted volume out, --provider none reads its live files")
+	if s.whole() {
+		f.Result = Warning // nobody said that it is to be backed up
+	}
+	return f
+}
+
+// chosen is the provider that a backup would choose.
+func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
+	var reasons []string
+	for _, p := range ps {
+		err := check(ctx, s, p, v)
+		if err == nil {
+			return p, nil
+		}
+		// Who is the right one but hindered says more than that there is none.
+		if problem.CodeOf(err) != problem.NoProvider {
+			return nil, err
+		}
+		reasons = append(reasons, fmt.Sprintf("%s: %s", p.Name(), strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")))
+	}
+	return nil, problem.New(problem.NoProvider, "", errors.New("no provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+")"))
+}
+
+func check(ctx context.Context, s Subject, p snapshot.Provider, v volume.Volume) error {
+	if l, ok := p.(snapshot.Looker); ok && s.whole() {
+		return l.Look(ctx, v)
+	}
+	return p.Check(ctx, v)
+}
+
+// A Watching is what the resident agent says.
+type Watching struct {
+	Volumes []volume.ID // that it watches
+}
+
+// Resident asks for the resident agent where there are volumes that need one to be
+// taken well.
+func Resident(need []volume.Volume, ask func(ctx context.Context) (Watching, error)) Check {
+	return Check{Name: "agent", Limit: 2 * usualLimit, Look: func(ctx context.Context) ([]Finding, error) {
+		if len(need) == 0 {
+			return none("no volume needs the resident agent"), nil
+		}
+		const means = "what is open already when a backup starts has to be copied while writes are suspended, and where that is too much, the backup fails with unshielded-files"
+		w, err := ask(ctx)
+		if problem.Is(err, problem.NoAgent) {
+			return []Finding{warned(problem.NoAgent, "", "%s; it is good for %s", problem.Text(err), places(need)).
+				so(means, "systemctl enable --now stillpoint-agent, best from boot on")}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var fs []Finding
+		for _, v := range need {
+			if !slices.Contains(w.Volumes, v.ID) {
+				fs = append(fs, warned(problem.NoAgent, at(v), "the agent does not watch it").so(means, "give the agent the volume, or no path, so that it watches all"))
+			}
+		}
+		if len(fs) == 0 {
+			fs = append(fs, fine("the agent watches %s", places(need)))
+		}
+		return fs, nil
+	}}
+}

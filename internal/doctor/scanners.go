@@ -1,0 +1,167 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/volume"
+)
+
+// Permission events (linux/fanotify.h): whoever accesses what is marked with one
+// waits until the listener has answered.
+const (
+	openPerm     = 0x10000
+	accessPerm   = 0x20000
+	openExecPerm = 0x40000
+	preAccess    = 0x100000
+	permission   = openPerm | accessPerm | openExecPerm | preAccess
+)
+
+// Scanners looks for programs that are asked before others may access files, as
+// on-access virus scanners are, on the volumes of the subject or on those of
+// cache files. own tells which processes are ours.
+func Scanners(h Host, s Subject, caches []volume.Volume, own func(pid int) bool) Check {
+	return Check{Name: "scanners", Look: func(ctx context.Context) ([]Finding, error) {
+		var found []Finding
+		var denied int
+		err := eachProcess(ctx, h, func(pid int, dir string) {
+			ms, err := marksOf(dir)
+			if errors.Is(err, fs.ErrPermission) {
+				denied++
+			}
+			if len(ms) == 0 || own(pid) {
+				return
+			}
+			if f, concerns := scanner(s, caches, named(program(dir), pid), ms); concerns {
+				found = append(found, f)
+			}
+		})
+		if denied > 0 && err == nil {
+			err = problem.Newf(problem.LookFailed, "", "%d processes cannot be looked at without being root", denied)
+		}
+		if len(found) == 0 && err == nil {
+			found = append(found, fine("nobody else is asked before files are accessed"))
+		}
+		return found, err
+	}}
+}
+
+// Own tells which processes are ours: those that run this very program, or one
+// of its name.
+func Own(h Host) func(pid int) bool {
+	self, err := os.Stat(filepath.Join(h.Proc, "self/exe"))
+	return func(pid int) bool {
+		dir := filepath.Join(h.Proc, strconv.Itoa(pid))
+		if strings.HasPrefix(program(dir), "stillpoint") {
+			return true
+		}
+		other, oerr := os.Stat(filepath.Join(dir, "exe"))
+		return err == nil && oerr == nil && os.SameFile(self, other)
+	}
+}
+
+func scanner(s Subject, caches []volume.Volume, who string, ms []mark) (f Finding, concerns bool) {
+	var read, cache []string
+	for _, m := range ms {
+		for _, v := range s.Volumes {
+			if m.on(v) && !slices.Contains(read, at(v)) {
+				read = append(read, at(v))
+			}
+		}
+		for _, v := range caches {
+			if m.on(v) && !slices.Contains(cache, at(v)) {
+				cache = append(cache, at(v))
+			}
+		}
+	}
+	what := ""
+	if len(read) > 0 {
+		what = ", so on " + strings.Join(read, ", ") + ", which a backup reads"
+	}
+	if len(cache) > 0 {
+		what += ", so on " + strings.Join(cache, ", ") + ", where a cache file may be"
+	}
+	if what == "" {
+		return f, false
+	}
+	return warned(problem.ScannerActive, who, "is asked before others may access files%s", what).
+		so("each file that a backup opens waits for its answer, and each original that is saved where it scans; if it hangs, the backup hangs with it",
+			"let it pass over the program stillpoint and the folder of cache files (--cache-dir), or pause it during backups"), true
+}
+
+// A mark is one of a fanotify group that asks.
+type mark struct {
+	device string // "MAJOR:MINOR" of a file system or an inode; empty for a mount
+	mount  int    // of the process's own namespace
+}
+
+func (m mark) on(v volume.Volume) bool {
+	if m.device != "" {
+		return m.device == v.Device
+	}
+	return slices.ContainsFunc(v.Mounts, func(at volume.Mount) bool { return at.ID == m.mount })
+}
+
+// marksOf reads what a process has marked for permission events.
+func marksOf(dir string) (all []mark, err error) {
+	links, err := os.ReadDir(filepath.Join(dir, "fd")) // gone meanwhile, or one of the kernel
+	for _, l := range links {
+		if to, err := os.Readlink(filepath.Join(dir, "fd", l.Name())); err != nil || to != "anon_inode:[fanotify]" {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "fdinfo", l.Name()))
+		if err == nil {
+			all = append(all, parseMarks(string(b))...)
+		}
+	}
+	return all, err
+}
+
+// parseMarks reads lines of proc_pid_fdinfo(5) such as
+//
+//	fanotify ino:4f969 sdev:800013 mflags:0 mask:3b ignored_mask:40000000 fhandle-bytes:8 …
+//	fanotify mnt_id:12 mflags:40 mask:38 ignored_mask:40000003
+//	fanotify sdev:fe00001 mflags:0 mask:20000 ignored_mask:20000
+//
+// The device is as the kernel keeps it (MKDEV in linux/kdev_t.h: twelve bits, and
+// twenty for the minor), all numbers hexadecimal. What is ignored makes nobody
+// wait.
+func parseMarks(text string) (all []mark) {
+	for line := range strings.Lines(text) {
+		rest, ok := strings.CutPrefix(line, "fanotify ")
+		if !ok {
+			continue
+		}
+		var m mark
+		var mask, ignored uint64
+		for _, field := range strings.Fields(rest) {
+			key, value, _ := strings.Cut(field, ":")
+			var n uint64
+			if _, err := fmt.Sscanf(value, "%x", &n); err != nil {
+				continue
+			}
+			switch key {
+			case "sdev":
+				m.device = fmt.Sprintf("%d:%d", n>>20, n&(1<<20-1))
+			case "mnt_id":
+				m.mount = int(n)
+			case "mask":
+				mask = n
+			case "ignored_mask":
+				ignored = n
+			}
+		}
+		if mask&^ignored&permission != 0 && (m.device != "" || m.mount != 0) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
