@@ -23,11 +23,16 @@ const (
 	rounds   = 4           // before it, when there is more than may be copied under it
 )
 
+// silentPatience is how long is waited, while nobody is kept waiting, for a
+// process that does not let itself be looked at: one that begins a program does
+// not for so long as it takes, and on a host with much to do that is seconds.
+const silentPatience = 3 * time.Second
+
 // look finds what is hot, and all else that is open for writing.
 func (t *target) look(ctx context.Context) error {
 	uses, err := t.scan(ctx)
-	if i := slices.IndexFunc(uses, silent); i >= 0 && process.Answers(uses[i].PID) { // by now
-		uses, err = t.scan(ctx)
+	for end := time.Now().Add(silentPatience); err == nil && slices.ContainsFunc(uses, silent) && time.Now().Before(end); {
+		uses, err = t.scanAgain(ctx, uses, end)
 	}
 	if err != nil {
 		return err
@@ -48,6 +53,20 @@ func (t *target) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// scanAgain waits until everybody answers who did not, and looks once more.
+func (t *target) scanAgain(ctx context.Context, uses []hot.Use, end time.Time) ([]hot.Use, error) {
+	for _, u := range uses {
+		for silent(u) && !process.Answers(u.PID) && time.Now().Before(end) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return t.scan(ctx)
 }
 
 // scan looks at all processes once.
