@@ -18,13 +18,14 @@ import (
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/writer/servertest"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
 	holder.Main()
 	agent.Main(newCow)
-	testscript.Main(m, map[string]func(){"stillpoint": main})
+	testscript.Main(servertest.Tidy(m), map[string]func(){"stillpoint": main})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.
