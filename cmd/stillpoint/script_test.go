@@ -19,6 +19,7 @@ import (
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
 	"stillpoint/internal/openfile"
+	"stillpoint/internal/writer/servertest"
 )
 
 func TestMain(m *testing.M) {
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	holder.Main()
 	agent.Main(newCow)
 	openfile.Main()
-	testscript.Main(provoked{m}, map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead})
+	testscript.Main(servertest.Tidy(provoked{m}), map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.

@@ -119,6 +119,29 @@ func (b *Bank) Waits(from, to Moment) (all []time.Duration) {
 	return all
 }
 
+// Since is how long after a moment the last of those transfers was acknowledged
+// that were under way then. Done says that all of them are.
+func (b *Bank) Since(at Moment) (last time.Duration, done bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	done = true
+	for _, c := range b.clients {
+		for _, t := range slices.Backward(c) {
+			switch {
+			case t.began > time.Duration(at):
+				continue
+			case t.ended == 0:
+				done = false
+				last = max(last, time.Since(b.began)-time.Duration(at))
+			default:
+				last = max(last, t.ended-time.Duration(at))
+			}
+			break
+		}
+	}
+	return last, done
+}
+
 // Made is how many transfers are acknowledged.
 func (b *Bank) Made() (n int) {
 	b.mu.Lock()

@@ -47,6 +47,13 @@ func TestWaits(t *testing.T) {
 	if len(got) != 4 || !slices.Equal(got[:3], []time.Duration{2, 2, 10}) || got[3] < time.Hour {
 		t.Errorf("%v", got)
 	}
+	if last, done := b.Since(8); last < time.Hour || done {
+		t.Errorf("%v, %v", last, done)
+	}
+	b.clients = b.clients[:2]
+	if last, done := b.Since(8); last != 9 || !done {
+		t.Errorf("%v, %v", last, done)
+	}
 	if at := b.At(time.Now().Add(-time.Minute)); at < Moment(58*time.Minute) || at > Moment(59*time.Minute+10*time.Second) {
 		t.Errorf("a minute ago was after %v", time.Duration(at))
 	}
