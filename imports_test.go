@@ -25,6 +25,7 @@ var may = map[string]string{
 	"internal/sys/atomicfile": "",
 	"internal/sys/blockdev":   "",
 	"internal/sys/btrfs":      "",
+	"internal/sys/container":  "",
 	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
 	"internal/sys/flagfile":   "",
