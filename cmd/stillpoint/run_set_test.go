@@ -72,8 +72,8 @@ func runSame(w *world) {
 	inside := w.run(7, append([]string{"sh", "-euc", listing + "exit 7", "sh"}, w.paths...)...)
 	after := w.sh(listing, w.paths...)
 	for what, got := range map[string]string{"the program sees": inside, "afterwards there is": after} {
-		if line, differ := firstDifference(before, got); differ {
-			w.t.Errorf("%s other things than before, first:\n%s", what, line)
+		if lines, differ := differences(before, got); differ {
+			w.t.Errorf("%s other things than before, these first:\n%s", what, lines)
 		}
 	}
 	if n := strings.Count(before, "\n"); n < 3000 {
@@ -91,17 +91,18 @@ func runSame(w *world) {
 	}
 }
 
-func firstDifference(want, got string) (string, bool) {
-	if want == got {
-		return "", false
-	}
+// differences are the first lines that are not the same.
+func differences(want, got string) (lines string, differ bool) {
 	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(a), len(b)) {
+	for i := 0; i < min(len(a), len(b)) && strings.Count(lines, "\n") < 24; i++ {
 		if a[i] != b[i] {
-			return "- " + a[i] + "\n+ " + b[i], true
+			lines += "- " + a[i] + "\n+ " + b[i] + "\n"
 		}
 	}
-	return "one has more lines", true
+	if len(a) != len(b) {
+		lines += "one has more lines\n"
+	}
+	return lines, want != got
 }
 
 // runAtRest runs a program that copies what it sees, while another one writes to

@@ -20,8 +20,8 @@ func runWrites(w *world) {
 	before := w.sh(listing, w.paths...)
 	inside := w.run(0, append([]string{"sh", "-euc", `vandal "$@" >&2; ` + listing, "sh"}, w.paths...)...)
 	for what, got := range map[string]string{"the program sees": inside, "afterwards there is": w.sh(listing, w.paths...)} {
-		if line, differ := firstDifference(before, got); differ {
-			w.t.Errorf("%s other things than before, first:\n%s", what, line)
+		if lines, differ := differences(before, got); differ {
+			w.t.Errorf("%s other things than before, these first:\n%s", what, lines)
 		}
 	}
 }
