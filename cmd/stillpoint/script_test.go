@@ -19,15 +19,19 @@ import (
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
 	"stillpoint/internal/openfile"
+	"stillpoint/internal/writer/script"
 	"stillpoint/internal/writer/servertest"
+	"stillpoint/internal/writer/sqlite"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	sqlite.Main()
+	script.Main()
 	holder.Main()
 	agent.Main(newCow)
 	openfile.Main()
-	testscript.Main(servertest.Tidy(provoked{m}), map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead})
+	testscript.Main(servertest.Tidy(provoked{m}), map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead, "vandal": vandal})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.
