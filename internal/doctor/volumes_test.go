@@ -124,7 +124,7 @@ func TestFragments(t *testing.T) {
 			}
 			must(t, f.Sync())
 			got := look(t, Fragments(subject(t, v.Dir), []volume.Volume{find(t, v.Dir)}))
-			says(t, got, Warning, problem.Fragmented, "/pieces", "pieces, of")
+			says(t, got, Warning, problem.Fragmented, "/pieces", " pieces", "on average")
 			says(t, got, Warning, problem.Fragmented, v.Dir, "free space")
 		})
 	}
@@ -172,7 +172,9 @@ func TestNamespaces(t *testing.T) {
 	s := subject(t, v.Dir)
 	nobody := func(int) bool { return false }
 	unshare := func(propagation string) int {
-		c := child(t, true, "", "unshare", "--mount", "--propagation", propagation, "sh", "-c", "echo ready; read x; exit 0")
+		// What other tests have mounted would be kept in use, too.
+		others := `grep -o "[^ ]*/stillpoint-scratch-[^ ]*/mount[0-9]*" /proc/self/mounts | grep -vx ` + v.Dir + ` | xargs -r umount -l`
+		c := child(t, true, "", "unshare", "--mount", "--propagation", propagation, "sh", "-c", others+"; echo ready; read x; exit 0")
 		return c.Process.Pid
 	}
 	mine := func(pid int) (fs []Finding) {
@@ -234,3 +236,24 @@ func TestPreflightIsCheap(t *testing.T) {
 		t.Errorf("the preflight takes %s at best", best)
 	}
 }
+
+// Of a whole host, who can do without touching a volume is asked so.
+func TestChooseLooksOnly(t *testing.T) {
+	s := Subject{Volumes: []volume.Volume{{ID: "v"}}}
+	p := &looker{Provider: providers()[1]}
+	if c := Choose(t.Context(), s, []snapshot.Provider{p})["v"]; c.Err != nil || p.checked != 0 || p.looked != 1 {
+		t.Errorf("whole: %+v, %+v", c, p)
+	}
+	s.Paths = []string{"/srv"}
+	if c := Choose(t.Context(), s, []snapshot.Provider{p})["v"]; c.Err != nil || p.checked != 1 || p.looked != 1 {
+		t.Errorf("a path: %+v, %+v", c, p)
+	}
+}
+
+type looker struct {
+	snapshot.Provider
+	checked, looked int
+}
+
+func (l *looker) Check(context.Context, volume.Volume) error { l.checked++; return nil }
+func (l *looker) Look(context.Context, volume.Volume) error  { l.looked++; return nil }
