@@ -82,7 +82,7 @@ var may = map[string]string{
 
 	"internal/tree":       "internal/snapshot internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
-	"internal/doctor":     "internal/cachefile internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents",
+	"internal/doctor":     "internal/cachefile internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents internal/sys/file",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",

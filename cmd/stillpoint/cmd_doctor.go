@@ -112,11 +112,7 @@ const planCheck = "plan"
 func diagnosed(found []doctor.Finding) error {
 	switch doctor.Worst(found) {
 	case doctor.Failure:
-		for _, f := range found {
-			if f.Result == doctor.Failure {
-				return reported{problem.Newf(f.Code, f.Subject, "%s", f.Text)}
-			}
-		}
+		return exited(exitFailed) // what fails has been printed
 	case doctor.Warning, doctor.Unknown:
 		return errExceptions
 	}

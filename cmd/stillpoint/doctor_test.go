@@ -28,7 +28,7 @@ func TestDoctorScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/doctor",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(90 * time.Second),
+		Deadline:            time.Now().Add(3 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			tb := e.T().(testing.TB)
 			v := scratch.New(tb, "ext4", 200*scratch.MiB)

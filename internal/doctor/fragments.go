@@ -46,13 +46,17 @@ func Fragments(s Subject, caches []volume.Volume) Check {
 			}
 		}
 		for _, path := range largest(ctx, s) {
-			n, size, err := pieces(path)
+			n, bytes, err := pieces(path)
 			if err != nil {
 				continue // gone, or of a file system that does not tell
 			}
 			looked++
-			if n >= manyPieces && size/int64(n) < smallPiece {
-				found = append(found, warned(problem.Fragmented, path, "is in %d pieces, of %d KiB on average", n, size/int64(n)>>10).
+			if n >= manyPieces && bytes/uint64(n) < smallPiece {
+				more := ""
+				if n == extents.Most {
+					more = " or more"
+				}
+				found = append(found, warned(problem.Fragmented, path, "is in %d pieces%s, of %d KiB on average", n, more, bytes/uint64(n)>>10).
 					so("reading it takes long, and saving originals of it, too", "e4defrag or xfs_fsr it at a time without backups; a database: its own means (VACUUM FULL, OPTIMIZE TABLE)"))
 			}
 		}
@@ -82,19 +86,13 @@ func freeSpace(v volume.Volume) (f Finding, bad bool, err error) {
 }
 
 // pieces counts those of a file.
-func pieces(path string) (n int, size int64, err error) {
+func pieces(path string) (n int, bytes uint64, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	n, err = extents.Of(f)
-	blocks := st.Sys().(*syscall.Stat_t).Blocks * 512 // holes are no pieces
-	return n, blocks, err
+	return extents.Of(f)
 }
 
 // largest finds the largest files of a selection, among the first names of it.

@@ -96,7 +96,7 @@ func Resident(need []volume.Volume, ask func(ctx context.Context) (Watching, err
 		const means = "what is open already when a backup starts has to be copied while writes are suspended, and where that is too much, the backup fails with unshielded-files"
 		w, err := ask(ctx)
 		if problem.Is(err, problem.NoAgent) {
-			return []Finding{warned(problem.NoAgent, "", "%s; it is good for %s", problem.Text(err), places(need)).
+			return []Finding{warned(problem.NoAgent, "", "%s; it would watch %s", problem.Text(err), places(need)).
 				so(means, "systemctl enable --now stillpoint-agent, best from boot on")}, nil
 		}
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/volume"
 )
 
@@ -32,8 +33,9 @@ func Scanners(h Host, s Subject, caches []volume.Volume, own func(pid int) bool)
 	return Check{Name: "scanners", Look: func(ctx context.Context) ([]Finding, error) {
 		var found []Finding
 		var denied int
+		groups := newGroups()
 		err := eachProcess(ctx, h, func(pid int, dir string) {
-			ms, err := marksOf(dir)
+			ms, err := groups.of(dir)
 			if errors.Is(err, fs.ErrPermission) {
 				denied++
 			}
@@ -110,18 +112,30 @@ func (m mark) on(v volume.Volume) bool {
 	return slices.ContainsFunc(v.Mounts, func(at volume.Mount) bool { return at.ID == m.mount })
 }
 
-// marksOf reads what a process has marked for permission events.
-func marksOf(dir string) (all []mark, err error) {
-	links, err := os.ReadDir(filepath.Join(dir, "fd")) // gone meanwhile, or one of the kernel
-	for _, l := range links {
-		if to, err := os.Readlink(filepath.Join(dir, "fd", l.Name())); err != nil || to != "anon_inode:[fanotify]" {
-			continue
+// A groups finds what processes have marked for permission events. There may be
+// many processes, so it makes few calls for each.
+type groups struct{ buf []byte }
+
+func newGroups() *groups { return &groups{make([]byte, 16<<10)} }
+
+// of reads what a process has marked.
+func (g *groups) of(dir string) (all []mark, err error) {
+	fds, err := file.Open(file.Here, dir+"/fd", file.Read|file.Directory)
+	if err != nil {
+		return nil, err // gone meanwhile, or not ours to see
+	}
+	defer func() { _ = file.Close(fds) }()
+	err = file.List(fds, g.buf, func(name []byte, _ file.Kind, _ uint64) error {
+		to, err := file.Readlink(fds, string(name))
+		if err != nil || to != "anon_inode:[fanotify]" {
+			return nil // closed meanwhile, or something else
 		}
-		b, err := os.ReadFile(filepath.Join(dir, "fdinfo", l.Name()))
+		b, err := os.ReadFile(dir + "/fdinfo/" + string(name))
 		if err == nil {
 			all = append(all, parseMarks(string(b))...)
 		}
-	}
+		return nil
+	})
 	return all, err
 }
 

@@ -25,21 +25,36 @@ const (
 	fsmapCall  = 0xc0c0583b // FS_IOC_GETFSMAP
 )
 
-// fiemap is struct fiemap without extents.
-type fiemap struct {
-	start, length         uint64
-	flags, mapped         uint32
-	extentCount, reserved uint32
+// Most is how many pieces of a file are counted. Whoever writes to it waits
+// meanwhile, on XFS, so it is not for as long as there are pieces.
+const Most = 4096
+
+// extent is struct fiemap_extent.
+type extent struct {
+	logical, physical, length uint64
+	reserved64                [2]uint64
+	flags                     uint32
+	reserved                  [3]uint32
 }
 
-// Of returns in how many pieces a file is. With no room for their description
-// the kernel only counts them.
-func Of(f *os.File) (int, error) {
-	m := fiemap{length: ^uint64(0)}
-	if err := call(f, "FS_IOC_FIEMAP", fiemapCall, unsafe.Pointer(&m)); err != nil {
-		return 0, err
+// fiemap is struct fiemap with its extents.
+type fiemap struct {
+	start, length                        uint64
+	flags, mapped, extentCount, reserved uint32
+	extents                              [Most]extent
+}
+
+// Of returns in how many pieces a file is, and how many bytes they are together.
+// If there are Most of them, there may be more.
+func Of(f *os.File) (pieces int, bytes uint64, err error) {
+	m := &fiemap{length: ^uint64(0), extentCount: Most}
+	if err := call(f, "FS_IOC_FIEMAP", fiemapCall, unsafe.Pointer(m)); err != nil {
+		return 0, 0, err
 	}
-	return int(m.mapped), nil
+	for _, e := range m.extents[:min(int(m.mapped), Most)] {
+		pieces, bytes = pieces+1, bytes+e.length
+	}
+	return pieces, bytes, nil
 }
 
 // record is struct fsmap.

@@ -26,12 +26,12 @@ func TestPieces(t *testing.T) {
 			f, err := os.Create(filepath.Join(v.Dir, "file"))
 			must(t, err)
 			defer f.Close()
-			if n, err := Of(f); n != 0 || err != nil {
+			if n, _, err := Of(f); n != 0 || err != nil {
 				t.Errorf("an empty file: %d, %v", n, err)
 			}
 			must(t, unix.Fallocate(int(f.Fd()), 0, 0, 16<<20))
-			if n, err := Of(f); n < 1 || n > 4 || err != nil {
-				t.Errorf("a file just made: %d, %v", n, err)
+			if n, b, err := Of(f); n < 1 || n > 4 || b != 16<<20 || err != nil {
+				t.Errorf("a file just made: %d, %d, %v", n, b, err)
 			}
 			var st unix.Statfs_t
 			must(t, f.Sync(), unix.Fstatfs(int(f.Fd()), &st))
@@ -48,7 +48,7 @@ func TestPieces(t *testing.T) {
 				must(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, i*8192, 4096))
 			}
 			must(t, f.Sync())
-			if n, err := Of(f); n < 1500 || n > 1510 || err != nil {
+			if n, _, err := Of(f); n < 1500 || n > 1510 || err != nil {
 				t.Errorf("a file with holes: %d, %v", n, err)
 			}
 			after, err := Free(f, 1<<20)
@@ -72,7 +72,7 @@ func TestUnsupported(t *testing.T) {
 	if _, err := Free(f, 1); !errors.Is(err, ErrNoMap) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := Of(f); !errors.Is(err, ErrUnsupported) {
+	if _, _, err := Of(f); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("got %v", err)
 	}
 }
