@@ -96,6 +96,7 @@ func (r *run) failed(err error, intended []string) {
 	var f *coordinator.Failure
 	if errors.As(err, &f) && f.Left != nil {
 		r.tally.Exception(problem.ReleaseFailed)
+		r.except(job.Exception{Code: problem.ReleaseFailed, Reason: problem.Text(f.Left), Step: job.StepRelease})
 		r.event(job.Event{Severity: job.Error, Step: job.StepRelease, Code: problem.ReleaseFailed, Text: problem.Text(f.Left)})
 		return
 	}

@@ -199,9 +199,10 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 // release deletes one snapshot, whatever became of the run.
 func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
 	if err := undone(ctx, r.e.limits().Undo, s.Release); err != nil {
+		text := "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)
 		r.tally.Exception(problem.ReleaseFailed)
-		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
-			Text: "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)})
+		r.except(job.Exception{Path: string(s.Volume()), Code: problem.ReleaseFailed, Reason: text, Step: step})
+		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed, Text: text})
 		return
 	}
 	r.event(job.Event{Step: step, Volume: string(s.Volume()), Done: s.ID(), Text: "snapshot " + s.ID() + " deleted: " + why})

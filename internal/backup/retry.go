@@ -85,7 +85,20 @@ func (r *run) anew(o Options, try int64) error {
 	r.named = nil
 	r.mu.Unlock()
 	r.event(job.Event{Step: job.StepRetry, Text: fmt.Sprintf("try %d begins", try), Data: map[string]any{"try": try}})
-	return r.log.ForgetExceptions()
+	var stay []job.Exception
+	err := job.EachException(r.e.JobDir, r.log.ID(), func(x job.Exception) error {
+		if x.Code == problem.ReleaseFailed {
+			stay = append(stay, x)
+		}
+		return nil
+	})
+	if err == nil {
+		err = r.log.ForgetExceptions()
+	}
+	for _, x := range stay {
+		r.except(x)
+	}
+	return err
 }
 
 // demanded fails a job with exceptions where none was to be. The backup, which is

@@ -47,7 +47,7 @@ func Event(w io.Writer, e job.Event) error {
 
 // Exception writes an exception, in one line.
 func Exception(w io.Writer, x job.Exception) error {
-	line := printable(x.Path) + ": " + printable(x.Reason)
+	line := strings.TrimPrefix(printable(x.Path)+": ", ": ") + printable(strings.ReplaceAll(x.Reason, "\n", "; "))
 	if x.Code != "" {
 		line += " [" + printable(string(x.Code)) + "]"
 	}
