@@ -28,10 +28,10 @@ func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applicatio
 	r := b.run
 	var intended []string
 	taken, err := apps.Take(ctx, coordinator.Plan{
-		ID: r.log.ID(), Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
+		ID: r.set, Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
 		Intend: func(g coordinator.Group) error {
 			name := g.Provider.Name()
-			intended = append(intended, name+" "+r.log.ID())
+			intended = append(intended, name+" "+r.set)
 			return r.intend(job.Event{Step: job.StepCapture, Intent: intended[len(intended)-1], Text: "take snapshots with " + name, Data: intentData(g.Targets)})
 		},
 		Quiet: b.quiet(p),

@@ -61,6 +61,7 @@ func (e *Engine) now() time.Time {
 type run struct {
 	e      *Engine
 	log    *job.Log
+	set    string // id of the snapshot sets: that of the job, or of a further try
 	tally  job.Tally
 	report *job.Report
 
@@ -76,7 +77,7 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	if err != nil {
 		return nil, err
 	}
-	r := &run{e: e, log: log, report: &job.Report{}}
+	r := &run{e: e, log: log, set: log.ID(), report: &job.Report{}}
 	err = do(ctx, r)
 	if err != nil && ctx.Err() != nil && problem.CodeOf(err) != problem.Cancelled {
 		// What a step says that was interrupted is a consequence, and so

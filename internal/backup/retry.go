@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ func (r *run) retrying(ctx context.Context, o Options, open Open) error {
 // could not be deleted remains an exception.
 func (r *run) anew(o Options, try int64) error {
 	*r.report = job.Report{Tries: try}
+	r.set = strings.ToLower(rand.Text()[:10]) // a set of the last one may be left
 	r.tally.Forget(problem.ReleaseFailed)
 	o.Progress.Forget()
 	r.mu.Lock()
