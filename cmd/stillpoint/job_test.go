@@ -140,6 +140,51 @@ func TestJobDies(t *testing.T) {
 	}
 }
 
+// A volume that no snapshot can be taken of is read live where that was chosen,
+// beside one that is read live by its path alone, and its open files are treated.
+func TestOpenFilesInMemory(t *testing.T) {
+	u := newCaller(t)
+	memory, err := os.MkdirTemp("/dev/shm", "stillpoint-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	disk := u.dir + "/data"
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{memory + "/closed", memory + "/open", disk + "/other"} {
+		if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.OpenFile(memory+"/open", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out, err := u.command("backup", memory, disk, "--provider", disk+"=none").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "explain volume-memory") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = u.command("backup", memory, disk, "--provider", disk+"=none", "--open-files", "skip").CombinedOutput()
+	if x, ok := err.(*exec.ExitError); !ok || x.ExitCode() != exitExceptions {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "read live, without a snapshot, as chosen (open_files: skip)") {
+		t.Errorf("%s", out)
+	}
+	out = []byte(u.must("ls", "latest:/", "-R"))
+	for path, there := range map[string]bool{memory + "/closed": true, memory + "/open": false, disk + "/other": true} {
+		if strings.Contains(string(out), path+"\n") != there {
+			t.Errorf("%s is not as it should be:\n%s", path, out)
+		}
+	}
+	if out := u.must("job", "show", "--exceptions"); out != memory+"/open: open for writing, and left out (open_files: skip) [file-open]\n" {
+		t.Error(out)
+	}
+}
+
 // The flags of a backup are those of the table of settings, with their defaults.
 func TestSettingsHaveFlags(t *testing.T) {
 	c := newBackup(newEnv())

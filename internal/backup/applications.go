@@ -74,6 +74,12 @@ func (b *backing) leaveOut(rules *rules) error {
 		b.treated[a.ID] = true
 		if a.Treated == quiesce.Crash {
 			b.tally.Exception(problem.CodeOf(a.Err), a.ID)
+			at := a.ID
+			if len(a.Paths) > 0 {
+				at = a.Paths[0]
+			}
+			b.except(job.Exception{Path: at, Code: problem.CodeOf(a.Err), Step: job.StepQuiesce,
+				Reason: "kept as after a power cut, as a policy says for " + a.ID + ": " + problem.Text(a.Err)})
 		}
 	}
 	for _, path := range b.apps.Excluded() {

@@ -29,10 +29,10 @@ func (b *backing) capture(ctx context.Context, p *plan, apps *quiesce.Applicatio
 	var intended []string
 	end := r.step(job.StepCapture)
 	taken, err := apps.Take(ctx, coordinator.Plan{
-		ID: r.log.ID(), Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
+		ID: r.set, Groups: r.groups(p), OneInstant: oneInstant, Limits: r.e.limits(),
 		Intend: func(g coordinator.Group) error {
 			name := g.Provider.Name()
-			intended = append(intended, name+" "+r.log.ID())
+			intended = append(intended, name+" "+r.set)
 			return r.intend(job.Event{Step: job.StepCapture, Intent: intended[len(intended)-1], Text: "take snapshots with " + name, Data: intentData(g.Targets)})
 		},
 		Quiet: b.quiet(p),
@@ -99,6 +99,7 @@ func (r *run) failed(err error, intended []string) {
 	var f *coordinator.Failure
 	if errors.As(err, &f) && f.Left != nil {
 		r.tally.Exception(problem.ReleaseFailed, "")
+		r.except(job.Exception{Code: problem.ReleaseFailed, Reason: problem.Text(f.Left), Step: job.StepRelease})
 		r.event(job.Event{Severity: job.Error, Step: job.StepRelease, Code: problem.ReleaseFailed, Text: problem.Text(f.Left)})
 		return
 	}

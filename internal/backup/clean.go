@@ -27,6 +27,7 @@ func (e *Engine) Clean(ctx context.Context) (found []Leftover, err error) {
 		for _, l := range found {
 			if l.Code != "" {
 				r.tally.Exception(l.Code, l.ID)
+				r.except(job.Exception{Path: l.Volume, Code: l.Code, Reason: l.Text, Step: job.StepClean})
 			}
 		}
 		if err == nil {

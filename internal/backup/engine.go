@@ -69,6 +69,7 @@ type run struct {
 	e      *Engine
 	began  time.Time // on the clock that measures, which is not the Engine's
 	log    *job.Log
+	set    string // id of the snapshot sets: that of the job, or of a further try
 	tally  job.Tally
 	report *job.Report
 
@@ -86,7 +87,7 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	if err != nil {
 		return nil, err
 	}
-	r := &run{e: e, began: time.Now(), log: log, report: &job.Report{}}
+	r := &run{e: e, began: time.Now(), log: log, set: log.ID(), report: &job.Report{}}
 	err = do(ctx, r)
 	if err != nil && ctx.Err() != nil && problem.CodeOf(err) != problem.Cancelled {
 		// What a step says that was interrupted is a consequence, and so
@@ -213,9 +214,10 @@ func (r *run) leftOut(step job.Step, path string, code problem.Code, reason stri
 // release deletes one snapshot, whatever became of the run.
 func (r *run) release(ctx context.Context, step job.Step, s snapshot.Snapshot, why string) {
 	if err := undone(ctx, r.e.limits().Undo, s.Release); err != nil {
+		text := "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)
 		r.tally.Exception(problem.ReleaseFailed, s.ID())
-		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed,
-			Text: "snapshot " + s.ID() + " could not be deleted: " + problem.Text(err)})
+		r.except(job.Exception{Path: string(s.Volume()), Code: problem.ReleaseFailed, Reason: text, Step: step})
+		r.event(job.Event{Severity: job.Error, Step: step, Volume: string(s.Volume()), Code: problem.ReleaseFailed, Text: text})
 		return
 	}
 	r.event(job.Event{Step: step, Volume: string(s.Volume()), Done: s.ID(), Text: "snapshot " + s.ID() + " deleted: " + why})

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -79,13 +80,27 @@ func (r *run) retrying(ctx context.Context, o Options, open Open) error {
 // could not be deleted remains an exception.
 func (r *run) anew(o Options, try int64) error {
 	*r.report = job.Report{Tries: try}
+	r.set = strings.ToLower(rand.Text()[:10]) // a set of the last one may be left
 	r.tally.Forget(problem.ReleaseFailed)
 	o.Progress.Forget()
 	r.mu.Lock()
 	r.named = nil
 	r.mu.Unlock()
 	r.event(job.Event{Step: job.StepRetry, Text: fmt.Sprintf("try %d begins", try), Data: map[string]any{"try": try}})
-	return r.log.ForgetExceptions()
+	var stay []job.Exception
+	err := job.EachException(r.e.JobDir, r.log.ID(), func(x job.Exception) error {
+		if x.Code == problem.ReleaseFailed {
+			stay = append(stay, x)
+		}
+		return nil
+	})
+	if err == nil {
+		err = r.log.ForgetExceptions()
+	}
+	for _, x := range stay {
+		r.except(x)
+	}
+	return err
 }
 
 // demanded fails a job with exceptions where none was to be. The backup, which is

@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot/fake"
+	"stillpoint/internal/volume"
 )
 
 // retries are the events of a job that tell of tries that failed.
@@ -132,6 +133,35 @@ func TestRetryForgets(t *testing.T) {
 	}
 }
 
+// A snapshot that a try could not delete stays an exception of the job.
+func TestRetryRemembers(t *testing.T) {
+	tr := newTrial(t, fake.Options{})
+	tr.at, tr.times, tr.how = "release", 1, func(context.Context) error { return errPlanned }
+	var lost volume.ID
+	tr.Watch = func(e job.Event) {
+		switch {
+		case e.Step == job.StepCapture && e.Volume != "" && lost == "":
+			lost = volume.ID(e.Volume)
+			tr.fake.Lose(lost, problem.Newf(problem.SnapshotLost, "", "planned"))
+		case e.Step == job.StepRetry:
+			tr.fake.Lose(lost, nil)
+		}
+	}
+	rep, err := tr.run(Options{Retry: Retry{Retryable: {Times: 1, Wait: time.Millisecond}}}, 0)
+	tr.must(err)
+	tr.wantStatus(rep, job.CompleteWithExceptions, problem.ReleaseFailed)
+	listed := 0
+	tr.must(job.EachException(tr.JobDir, rep.Job, func(x job.Exception) error {
+		if x.Code == problem.ReleaseFailed && x.Path == string(lost) {
+			listed++
+		}
+		return nil
+	}))
+	if rep.Tries != 2 || listed != 1 {
+		t.Errorf("%d tries, %d in the list", rep.Tries, listed)
+	}
+}
+
 // All exceptions are in the list, and the first of each code in the log.
 func TestManyExceptions(t *testing.T) {
 	r := newRig(t)
@@ -221,6 +251,7 @@ func TestProviderOf(t *testing.T) {
 func TestSpared(t *testing.T) {
 	r := newRig(t)
 	r.some()
+	aged() // so that the first backup, and not only the interrupted one, has these for good
 	r.backup(Options{})
 	r.interrupted()
 	rep := r.backup(Options{})

@@ -44,7 +44,7 @@ func Event(w io.Writer, e job.Event) error {
 
 // Exception writes an exception, in one line.
 func Exception(w io.Writer, x job.Exception) error {
-	line := Printable(x.Path) + ": " + Printable(x.Reason)
+	line := strings.TrimPrefix(Printable(x.Path)+": ", ": ") + Printable(strings.ReplaceAll(x.Reason, "\n", "; "))
 	if x.Code != "" {
 		line += " [" + Printable(string(x.Code)) + "]"
 	}
