@@ -42,9 +42,9 @@ func notifiers(c *config.Config) (all []notify.Entry) {
 	return all
 }
 
-// tellEnd tells those whom it concerns how a job ended. What fails of it is a
-// warning in the job's log.
-func tellEnd(all []notify.Entry) func(context.Context, job.Header, *job.Report, func(job.Event)) {
+// tellEnd tells those whom it concerns how a job ended, by its name in the
+// configuration if it has one. What fails of it is a warning in the job's log.
+func tellEnd(all []notify.Entry, name string) func(context.Context, job.Header, *job.Report, func(job.Event)) {
 	return func(ctx context.Context, h job.Header, r *job.Report, add func(job.Event)) {
 		var concerned []notify.Entry
 		for _, e := range all {
@@ -55,7 +55,7 @@ func tellEnd(all []notify.Entry) func(context.Context, job.Header, *job.Report, 
 		if len(concerned) == 0 {
 			return
 		}
-		n := &notify.Notice{Header: h, Report: r, Page: sync.OnceValues(func() ([]byte, error) { return pageOf(h.ID, r) })}
+		n := &notify.Notice{Header: h, Report: r, Name: name, Page: sync.OnceValues(func() ([]byte, error) { return pageOf(h.ID, r) })}
 		for _, done := range notify.Tell(ctx, concerned, n) {
 			if done.Err == nil {
 				add(job.Event{Step: job.StepNotify, Text: done.Entry.Name + ": told, " + done.Entry.About()})

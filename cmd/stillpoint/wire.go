@@ -57,5 +57,5 @@ func newEngine(e *env, watch func(job.Event), cache snapshot.CacheChoice) (*back
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(notifiers(c))}, nil
+	return &backup.Engine{Providers: providers(cache), Applications: apps, JobDir: dir, Args: os.Args, Version: version(), Watch: watch, Ended: tellEnd(notifiers(c), "")}, nil
 }
