@@ -104,26 +104,6 @@ func (b *backing) backup(ctx context.Context, open Open) error {
 	return b.logged()
 }
 
-// decide decides what is taken and how.
-func (b *backing) decide(ctx context.Context) (rules *rules, err error) {
-	defer func(end func(error)) { end(err) }(b.step(job.StepPlan))
-	if rules, err = b.makePlan(ctx); err != nil {
-		return nil, err
-	}
-	return rules, b.findApplications(ctx, rules)
-}
-
-// take takes and stores all volumes, together or one after the other.
-func (b *backing) take(ctx context.Context, rules *rules) error {
-	if !b.o.OneAtATime {
-		err := b.atOnce(ctx, rules)
-		if !b.volumeByVolume(err) {
-			return err
-		}
-	}
-	return b.oneByOne(ctx, rules)
-}
-
 // atOnce captures all volumes together.
 func (b *backing) atOnce(ctx context.Context, rules *rules) (err error) {
 	if b.cap, err = b.capture(ctx, b.plan, b.apps, b.o.OneInstant); err != nil {
@@ -358,19 +338,61 @@ func (b *backing) storeAndRecord(ctx context.Context, rules *rules, store storer
 	return b.record(ctx, w, rules, began)
 }
 
-// record makes a backup of what is stored.
-func (b *backing) record(ctx context.Context, w *repository.Writer, rules *rules, began time.Time) (err error) {
-	defer func(end func(error)) { end(err) }(b.step(job.StepRecord))
-	if err := w.Flush(ctx); err != nil { // what is stored is counted then
-		return err
+// count puts the numbers into the report and the record.
+func (b *backing) count(began time.Time) {
+	b.rec.Ended = b.e.now()
+	b.rec.Stored = b.o.Progress.StoredBytes.Load()
+	var tallied job.Report
+	b.tally.Fill(&tallied)
+	for _, x := range tallied.Exceptions {
+		b.rec.Exceptions += int(x.Count)
 	}
-	b.count(began)
-	if err := w.Record(ctx, &b.rec); err != nil {
-		return err
+	b.rec.Status = string(job.Complete)
+	if b.rec.Exceptions > 0 {
+		b.rec.Status = string(job.CompleteWithExceptions)
 	}
-	b.report.Backup = b.rec.ID
-	b.report.Total.BytesStored = b.o.Progress.StoredBytes.Load()
-	b.report.UnusedExcludes = rules.unused()
-	b.event(job.Event{Step: job.StepRecord, Text: "backup " + b.rec.ID + " recorded"})
-	return nil
+	// A nested part counts for the volume it is nested in, unless it is one
+	// of the plan itself; each counts once.
+	counted := map[volume.ID]bool{}
+	for _, vr := range b.report.Volumes {
+		counted[volume.ID(vr.ID)] = true
+	}
+	for i := range b.report.Volumes {
+		vr := &b.report.Volumes[i]
+		vr.Counts = counts(b.o.Progress.Volume(vr.ID).Values())
+		for _, part := range b.partsOf(volume.ID(vr.ID)) {
+			if !counted[part] {
+				counted[part] = true
+				vr.Counts.Add(counts(b.o.Progress.Volume(string(part)).Values()))
+			}
+		}
+		vr.Took = job.Millis(b.rec.Ended.Sub(began))
+	}
+	b.report.Total = counts(b.o.Progress.Total())
+	b.report.Total.BytesStored = b.rec.Stored
+	if len(b.report.Volumes) == 1 {
+		b.report.Volumes[0].Counts.BytesStored = b.rec.Stored
+	}
+}
+
+// partsOf are the subvolumes that are read as parts of a volume of the plan.
+func (b *backing) partsOf(id volume.ID) (parts []volume.ID) {
+	if parts, ok := b.parts[id]; ok {
+		return parts
+	}
+	for _, s := range b.plan.sources {
+		if s.place.volume.ID == id && s.place.part != "" {
+			parts = append(parts, s.place.part)
+		}
+		for _, g := range s.grafts {
+			if g.within == id {
+				parts = append(parts, g.place.volume.ID)
+			}
+		}
+	}
+	return parts
+}
+
+func counts(c repository.Counts) job.Counts {
+	return job.Counts{Files: c.Files, Directories: c.Dirs, Others: c.Others, Bytes: c.Bytes, FilesReused: c.Reused, BytesRead: c.ReadBytes}
 }
