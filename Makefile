@@ -37,7 +37,7 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) tool staticcheck -tags vm ./test/vm
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
-	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify
+	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/notify ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify
 
 race-all: packages ## run everything under the race detector; some half an hour
 	$(GO) test -race -short -p 1 -timeout 30m ./internal/...

@@ -51,8 +51,8 @@ func only(all []notify.Entry, names []string) []notify.Entry {
 	return slices.DeleteFunc(slices.Clone(all), func(e notify.Entry) bool { return !slices.Contains(names, e.Name) })
 }
 
-// tellEnd tells those whom it concerns how a job ended. What fails of it is a
-// warning in the job's log.
+// tellEnd tells those whom it concerns how a job ended, by its name in the
+// configuration if it has one. What fails of it is a warning in the job's log.
 func tellEnd(all []notify.Entry) func(context.Context, job.Header, *job.Report, func(job.Event)) {
 	return func(ctx context.Context, h job.Header, r *job.Report, add func(job.Event)) {
 		var concerned []notify.Entry
@@ -64,7 +64,7 @@ func tellEnd(all []notify.Entry) func(context.Context, job.Header, *job.Report, 
 		if len(concerned) == 0 {
 			return
 		}
-		n := &notify.Notice{Header: h, Report: r, Page: sync.OnceValues(func() ([]byte, error) { return pageOf(h.ID, r) })}
+		n := &notify.Notice{Header: h, Report: r, Name: h.Name, Page: sync.OnceValues(func() ([]byte, error) { return pageOf(h.ID, r) })}
 		for _, done := range notify.Tell(ctx, concerned, n) {
 			if done.Err == nil {
 				add(job.Event{Step: job.StepNotify, Text: done.Entry.Name + ": told, " + done.Entry.About()})

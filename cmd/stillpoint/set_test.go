@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -138,6 +139,7 @@ func TestSet(t *testing.T) {
 				if !rep.OneInstant || rep.Skew != 0 || rep.Level != job.Application || len(rep.Applications) != 1 {
 					t.Fatalf("backup %d: %+v", i, rep)
 				}
+				timelineOf(t, rep)
 				for _, v := range rep.Volumes {
 					longest = max(longest, time.Duration(v.Hold))
 				}
@@ -152,11 +154,41 @@ func TestSet(t *testing.T) {
 					t.Fatalf("backup %d shows %v, and there were %d rounds before", i, got, before)
 				}
 			}
+			if file := os.Getenv("STILLPOINT_TEST_PAGE"); file != "" { // to look at
+				p.must("job", "show", "--report", "html="+file)
+			}
 			t.Logf("%d backups, %d rounds; writes held for %v at most, the database at rest for %v at most", captures, r.done.Load(), longest, rested)
 			if left := p.left(); left != "" {
 				t.Errorf("left behind:\n%s", left)
 			}
 		})
+	}
+}
+
+// timelineOf fails unless the report tells when each volume was taken, and that
+// the database was at rest then.
+func timelineOf(t *testing.T, rep job.Report) {
+	t.Helper()
+	last := 0
+	for _, s := range rep.Timeline {
+		last = max(last, s.Capture)
+	}
+	find := func(step, volume, application string) (of job.Span) {
+		t.Helper()
+		i := slices.IndexFunc(rep.Timeline, func(s job.Span) bool {
+			return s.Capture == last && s.Step == step && s.Application == application && (volume == "" || slices.Contains(s.Volumes, volume))
+		})
+		if i < 0 {
+			t.Fatalf("no %s of %s%s in %+v", step, volume, application, rep.Timeline)
+		}
+		return rep.Timeline[i]
+	}
+	rest := find("rest", "", rep.Applications[0].ID)
+	for _, v := range rep.Volumes {
+		hold, commit, resume := find("hold", v.ID, ""), find("commit", v.ID, ""), find("resume", v.ID, "")
+		if hold.At < rest.At || commit.At < hold.End() || resume.At < commit.End() || commit.End() > rest.End() || v.Hold > resume.End()-hold.At {
+			t.Errorf("%s was held for %v; hold %+v, commit %+v, resume %+v, rest %+v", v.ID, time.Duration(v.Hold), hold, commit, resume, rest)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,5 +54,25 @@ func TestNotifyHides(t *testing.T) {
 	_, err := Parse([]byte("notify: [{name: a, webhook: {url: 'ftp://hidden'}}]\n"))
 	if err == nil || strings.Contains(err.Error(), "hidden") {
 		t.Error(err)
+	}
+}
+
+// What the README shows is taken.
+func TestReadme(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(b, -1) {
+		c, err := Parse(block[1])
+		if err != nil {
+			t.Errorf("%s\n%v", block[1], err)
+			continue
+		}
+		shown += len(c.Notify)
+	}
+	if shown != 4 {
+		t.Errorf("%d notify entries", shown)
 	}
 }

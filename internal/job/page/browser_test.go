@@ -7,9 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,11 +99,15 @@ func browse(t *testing.T, url, flag string) (s seen, said string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--enable-logging=stderr",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-breakpad", "--user-data-dir="+profile(t), "--enable-logging=stderr",
 		flag, "--virtual-time-budget=10000", "--dump-dom", url+"/")
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr, c.WaitDelay = &out, &errs, 5*time.Second
-	if err := c.Run(); err != nil {
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
+	err := c.Run()
+	_ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) // what it has not waited for itself
+	if err != nil {
 		t.Fatalf("chromium: %v\n%s", err, errs.String())
 	}
 	doc, err := html.Parse(&out)
@@ -118,4 +124,20 @@ func browse(t *testing.T, url, flag string) (s seen, said string) {
 	}
 	t.Fatalf("the page was not loaded\n%s", errs.String())
 	return s, ""
+}
+
+// profile is a folder of the browser's own. What a browser starts may end, and
+// write into it, after the browser itself.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "stillpoint-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for end := time.Now().Add(30 * time.Second); os.RemoveAll(dir) != nil && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	return dir
 }
