@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	guard.Main()
 	holder.Main()
 	agent.Main(newCow)
-	testscript.Main(servertest.Tidy(m), map[string]func(){"stillpoint": main})
+	testscript.Main(faulty.with(servertest.Tidy(m)), map[string]func(){"stillpoint": main})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.
