@@ -45,7 +45,7 @@ race-all: packages ## run everything under the race detector; some half an hour
 soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 60m -v -run '^TestSet$$' ./cmd/stillpoint
-	STILLPOINT_TEST_CAPTURES=20 $(GO) test -count=1 -timeout 30m -v -run '^TestBank$$' ./cmd/stillpoint
+	STILLPOINT_TEST_CAPTURES=20 $(GO) test -count=1 -timeout 30m -v -run '^Test(Bank|Town)$$' ./cmd/stillpoint
 	STILLPOINT_TEST_FILES=1000000 $(GO) test -count=1 -timeout 60m -v -run '^TestScale$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=1000 $(GO) test -count=1 -timeout 120m -v -run '^TestStress$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow

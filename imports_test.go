@@ -64,7 +64,7 @@ var may = map[string]string{
 	"internal/quiet":                  "internal/volume internal/problem",
 	"internal/writer":                 "internal/problem",
 	"internal/writer/writertest":      "internal/writer internal/problem internal/tool", // for tests
-	"internal/coordinator":            "internal/snapshot internal/writer internal/problem",
+	"internal/coordinator":            "internal/snapshot internal/writer internal/problem internal/fault",
 	"internal/quiesce":                "internal/coordinator internal/writer internal/problem",
 	"internal/agent":                  "internal/capture internal/holder internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer internal/sys/process",
 	"internal/writer/aide":            "internal/problem internal/tool",

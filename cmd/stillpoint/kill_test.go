@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/writer/servertest"
 )
 
 // A program is the real binary, built with the fault points, and a world of
@@ -31,10 +34,12 @@ func newProgram(t *testing.T) *program {
 	scratch.NeedRoot(t)
 	p := &program{t: t, dir: t.TempDir(), vol: scratch.New(t, "btrfs", 512*scratch.MiB)}
 	p.path = filepath.Join(p.dir, "stillpoint-faults")
-	build := exec.Command("go", "build", "-tags", "faults", "-o", p.path, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	built, err := faulty.path()
+	if err == nil {
+		err = os.Link(built, p.path)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	p.env = append(os.Environ(),
 		"STILLPOINT_REPO="+filepath.Join(p.dir, "repo"),
@@ -42,6 +47,46 @@ func newProgram(t *testing.T) *program {
 		"STILLPOINT_STATE="+filepath.Join(p.dir, "state"))
 	p.must("init")
 	return p
+}
+
+// A faultyBinary is the program with the fault points. It is built when it is needed
+// first, and each test has a link to it.
+type faultyBinary struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+var faulty faultyBinary
+
+func (b *faultyBinary) path() (string, error) {
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "stillpoint-faults-"); b.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-tags", "faults", "-o", filepath.Join(b.dir, "stillpoint"), ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			b.err = fmt.Errorf("build: %w: %s", err, out)
+		}
+	})
+	return filepath.Join(b.dir, "stillpoint"), b.err
+}
+
+// with are tests after which it is removed.
+func (b *faultyBinary) with(m servertest.Tests) servertest.Tests { return unbuilding{m, b} }
+
+type unbuilding struct {
+	servertest.Tests
+	b *faultyBinary
+}
+
+func (u unbuilding) Run() int {
+	code := u.Tests.Run()
+	if u.b.dir != "" {
+		_ = os.RemoveAll(u.b.dir)
+	}
+	return code
 }
 
 // command is one call of the program with a deadline.

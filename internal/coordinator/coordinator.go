@@ -31,6 +31,7 @@ import (
 	"sync"
 	"time"
 
+	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/writer"
@@ -208,6 +209,7 @@ func (t *taking) take(ctx context.Context) (*Capture, error) {
 	if err := t.ready(ctx); err != nil {
 		return nil, errors.Join(err, t.end())
 	}
+	fault.Point("capture:prepared")
 	return t.window(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 )
@@ -36,9 +37,14 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 	t.blame(context.Cause(ctx))
 	cancel() // whoever still works has no more time
 	resumed := make(chan error, 1)
-	go func() { resumed <- in.resume() }()
+	go func() {
+		err := in.resume()
+		fault.Point("capture:resumed")
+		resumed <- err
+	}()
 	notes, thawed := t.thaw()
 	err := <-resumed
+	fault.Point("capture:thawed")
 	select {
 	case <-in.done:
 		err = errors.Join(in.err, err, thawed)
@@ -94,12 +100,17 @@ func (in *instant) run(ctx context.Context) {
 	if in.err = in.freeze(ctx); in.err != nil {
 		return
 	}
+	fault.Point("capture:at-rest")
 	ctx, cancel := context.WithTimeoutCause(ctx, in.Limits.Hold, in.overHold())
 	defer cancel()
 	overdue := time.AfterFunc(in.Limits.Hold, func() { close(in.overdue) })
 	defer overdue.Stop()
 	if in.err = in.hold(ctx); in.err == nil {
+		fault.Point("capture:held")
 		in.err = in.commit(ctx)
+	}
+	if in.err == nil {
+		fault.Point("capture:taken")
 	}
 	if in.err == nil && ctx.Err() != nil {
 		in.err = context.Cause(ctx)
