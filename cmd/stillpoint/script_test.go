@@ -18,13 +18,17 @@ import (
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/writer/script"
+	"stillpoint/internal/writer/sqlite"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	sqlite.Main()
+	script.Main()
 	holder.Main()
 	agent.Main(newCow)
-	testscript.Main(m, map[string]func(){"stillpoint": main})
+	testscript.Main(m, map[string]func(){"stillpoint": main, "vandal": vandal})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.
