@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test test-vm lint race race-all bench bench-cow soak clean packages
+.PHONY: help build demo test test-vm lint race race-all bench bench-cow bench-sets soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ bench: build ## compare with restic, borg and kopia on the same data; takes a wh
 bench-cow: ## measure snapshots of plain volumes against none, side by side; as root, some twenty minutes
 	./test/packages bench
 	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/cow
+
+bench-sets: ## measure how long writers and applications wait for sets of volumes, beside fsfreeze; as root, some ten minutes
+	./test/packages bench
+	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/sets
 
 clean: ## remove what was built
 	rm -f stillpoint
