@@ -21,9 +21,9 @@ func newWriters(e *env) *cobra.Command {
 		Short: "list the applications that can be brought to rest, and how they are",
 		Long: `Lists the applications of this host that a backup would bring to rest for the
 moment of its snapshots: databases that are found by their sockets and processes,
-and scripts in /etc/stillpoint/freeze.d. With paths it lists those that have files
-below them, and SQLite databases there, too, which are found by looking at every
-file.
+in containers, too, and scripts in /etc/stillpoint/freeze.d. With paths it lists
+those that have files below them, and SQLite databases there, too, which are found
+by looking at every file.
 
 Each is asked whether it could be brought to rest now. STATE is stable, or failed
 with what is missing. Nothing is changed.

@@ -48,9 +48,13 @@ func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error
 	if err != nil {
 		return nil, nil, err
 	}
+	here, inodes := t.among(all)
+	return here, inodes, nil
+}
+
+// among returns those of all that are copying into files of the volume.
+func (t *target) among(all []process.Copying) (here []process.Copying, inodes []uint64) {
 	waiting := t.filter.waiting() // after the look: who is past the gate by now was not before
-	var here []process.Copying
-	var inodes []uint64
 	for _, c := range all {
 		if c.Unsure || waiting[c.TID] {
 			continue // what copies to a frozen volume comes to wait, and is sure; who is at the gate has not begun
@@ -63,17 +67,19 @@ func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error
 			here, inodes = append(here, c), append(inodes, f.Ino)
 		}
 	}
-	return here, inodes, nil
+	return here, inodes
 }
 
-// letCopiesEnd waits for those who are copying into the volume. Those who go on
-// for long are caught by the freeze, see copiesAreHot.
-func (t *target) letCopiesEnd(ctx context.Context) error {
+// letCopiesEnd waits for those who are copying into the volumes. Those who go on
+// for long are caught by the freeze, see copiesAreHot. It looks at all threads of
+// the host, which takes long where many have to wait for a processor, so it does
+// that once for all volumes.
+func (s *set) letCopiesEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, copyPatience)
 	defer cancel()
 	for {
-		here, _, err := t.copies(ctx)
-		if err != nil || len(here) == 0 {
+		all, err := process.CopyingTasks(ctx)
+		if err != nil || !slices.ContainsFunc(s.targets, func(t *target) bool { here, _ := t.among(all); return len(here) > 0 }) {
 			return err
 		}
 		select {
@@ -85,13 +91,16 @@ func (t *target) letCopiesEnd(ctx context.Context) error {
 }
 
 // copiesAreHot adds the files that somebody is in the middle of copying into.
-// The volume is frozen.
-func (t *target) copiesAreHot(ctx context.Context) error {
+// The volumes are frozen.
+func (s *set) copiesAreHot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, frozenLook)
 	defer cancel()
-	here, inodes, err := t.copies(ctx)
-	for i, c := range here {
-		t.hot = append(t.hot, hot.Use{Kind: hot.Descriptor, Inode: inodes[i], PID: c.PID, Program: process.Name(c.PID), Writes: true})
+	all, err := process.CopyingTasks(ctx)
+	for _, t := range s.targets {
+		here, inodes := t.among(all)
+		for i, c := range here {
+			t.hot = append(t.hot, hot.Use{Kind: hot.Descriptor, Inode: inodes[i], PID: c.PID, Program: process.Name(c.PID), Writes: true})
+		}
 	}
 	return err
 }

@@ -20,6 +20,17 @@ const (
 	freezeTries    = 50 * time.Millisecond  // between two attempts to end that
 )
 
+// sync writes what is dirty, of all volumes at once: what is written to one while
+// another one is synced is dirty again.
+func (s *set) sync(step string) error {
+	return inParallel(s.targets, func(t *target) error {
+		if err := freeze.Sync(t.filter.root); err != nil {
+			return t.failed(step, err)
+		}
+		return nil
+	})
+}
+
 // freeze suspends writes to the volume. When another program has done that, it
 // gives up before the guard, which cannot know whose freeze it is, would end it.
 func (t *target) freeze(ctx context.Context) error {

@@ -11,7 +11,6 @@ import (
 
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
-	"stillpoint/internal/sys/freeze"
 )
 
 // window is the longest that anybody waits for the instant. It is a matter of
@@ -27,10 +26,8 @@ func (s *set) Ready(ctx context.Context) error {
 			return t.failed("make ready", err)
 		}
 	}
-	for _, t := range s.targets {
-		if err := freeze.Sync(t.filter.root); err != nil {
-			return t.failed("make ready", err)
-		}
+	if err := s.sync("make ready"); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
@@ -123,14 +120,17 @@ func (s *set) suspend(ctx context.Context) error {
 	if err := s.drain(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are writing: %w", err))
 	}
-	for _, t := range s.targets {
-		if err := t.letCopiesEnd(ctx); err != nil {
-			return t.failed("hold", err)
-		}
+	if err := s.letCopiesEnd(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("wait for those who are copying: %w", err))
 	}
-	for _, t := range s.order {
-		if err := t.freeze(ctx); err != nil {
-			return t.failed("hold", err)
+	for _, layer := range s.layers { // a freeze writes what is dirty, and so waits for its disk
+		if err := inParallel(layer, func(t *target) error {
+			if err := t.freeze(ctx); err != nil {
+				return t.failed("hold", err)
+			}
+			return nil
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -193,10 +193,8 @@ func (s *set) track(ctx context.Context) error {
 	// What is dirty is written before anybody waits, twice because the first
 	// time may take long; then the index again.
 	for range 2 {
-		for _, t := range s.targets {
-			if err := freeze.Sync(t.filter.root); err != nil {
-				return t.failed("hold", err)
-			}
+		if err := s.sync("hold"); err != nil {
+			return err
 		}
 	}
 	for _, t := range s.targets {

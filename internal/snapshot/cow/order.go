@@ -5,21 +5,19 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"stillpoint/internal/volume"
 )
 
 // innerFirst orders the targets so that a volume on a loop device comes before
 // the one that its file lies on. Frozen the other way round, the freeze of the
-// inner one waits for the thaw of the outer one (and is then left frozen).
-func innerFirst(ts []*target) []*target {
-	ordered := slices.Clone(ts)
-	depth := map[volume.ID]int{}
+// inner one waits for the thaw of the outer one (and is then left frozen). Those
+// of one layer may be frozen at the same time.
+func innerFirst(ts []*target) (layers [][]*target) {
+	layers = make([][]*target, len(ts))
 	for _, t := range ts {
-		depth[t.Volume()] = depthOf(t, ts, len(ts))
+		depth := min(depthOf(t, ts, len(ts)), len(ts)-1)
+		layers[len(ts)-1-depth] = append(layers[len(ts)-1-depth], t)
 	}
-	slices.SortStableFunc(ordered, func(a, b *target) int { return depth[b.Volume()] - depth[a.Volume()] })
-	return ordered
+	return slices.DeleteFunc(layers, func(layer []*target) bool { return len(layer) == 0 })
 }
 
 // depthOf is how many volumes of the set the target lies on, one on the other.

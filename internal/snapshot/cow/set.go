@@ -21,8 +21,8 @@ import (
 type set struct {
 	p       *Provider
 	id      string
-	targets []*target // as they were wanted
-	order   []*target // in which they are frozen
+	targets []*target   // as they were wanted
+	layers  [][]*target // in the order in which they are frozen, each at once
 	guard   *guard.Guard
 
 	since time.Time // of the guard's time
@@ -85,8 +85,8 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	if err != nil {
 		return nil, err
 	}
-	s.order = innerFirst(s.targets)
-	for _, t := range s.order {
+	s.layers = innerFirst(s.targets)
+	for _, t := range slices.Concat(s.layers...) {
 		if err := s.guard.Watch(t.filter.root); err != nil {
 			return nil, t.failed("prepare", err)
 		}
@@ -129,13 +129,21 @@ func (s *set) Suspends() bool { return true }
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	s.commit.Lock()
 	defer s.commit.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	instant := time.Now()
+	for _, t := range s.targets {
+		if !t.frozen.Load() {
+			return nil, t.failed("commit", errors.New("its writes are not suspended"))
+		}
+	}
+	if err := s.copiesAreHot(ctx); err != nil {
+		return nil, cmp.Or[error](s.inTime(), problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("commit: %w", err)))
+	}
 	for _, t := range s.targets {
 		if err := ctx.Err(); err != nil {
 			return nil, err
-		}
-		if !t.frozen.Load() {
-			return nil, t.failed("commit", errors.New("its writes are not suspended"))
 		}
 		if err := t.capture(ctx, instant); err != nil {
 			return nil, cmp.Or(s.inTime(), t.failed("commit", err))
@@ -186,8 +194,8 @@ func (s *set) Resume(ctx context.Context) error {
 		s.timer.Stop() // the gates are open
 	}
 	var errs []error
-	for _, t := range slices.Backward(s.order) {
-		errs = append(errs, t.thaw())
+	for _, layer := range slices.Backward(s.layers) {
+		errs = append(errs, inParallel(layer, (*target).thaw))
 	}
 	if s.still != nil {
 		s.still()

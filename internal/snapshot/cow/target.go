@@ -132,9 +132,6 @@ func (t *target) thaw() error {
 
 // capture fixes the instant of one volume, which is frozen.
 func (t *target) capture(ctx context.Context, instant time.Time) (err error) {
-	if err = t.copiesAreHot(ctx); err != nil {
-		return err
-	}
 	if t.index, err = t.builder.Finish(slices.Concat(inodes(t.hot), inodes(t.written))); err != nil {
 		return err
 	}

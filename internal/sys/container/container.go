@@ -125,10 +125,7 @@ func Dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	go func() {
-		// A goroutine that ends locked takes its thread, which stays in that
-		// network, with it.
-		runtime.LockOSThread()
+	go apart(func() {
 		var r result
 		if r.err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); r.err != nil {
 			r.err = failed("setns", ns.Name(), r.err)
@@ -136,9 +133,24 @@ func Dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 			r.c, r.err = dial(ctx, address)
 		}
 		done <- r
-	}()
+	})
 	r := <-done
 	return r.c, r.err
+}
+
+// apart runs f on a thread that ends with it: a goroutine that ends locked takes
+// its thread along. The first thread of a process never ends, and what /proc
+// says of the process is said of that one, so it is kept from being taken.
+func apart(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		defer runtime.UnlockOSThread()
+		ended := make(chan struct{})
+		go apart(func() { defer close(ended); f() })
+		<-ended
+		return
+	}
+	f()
 }
 
 // dial makes the socket on this very thread; package net might use another one.

@@ -19,6 +19,7 @@ func TestPrivateClear(t *testing.T) {
 	dir := t.TempDir()
 	path := dir + "/at #1"
 	write(t, dir+"/at #1 too", "")
+	write(t, dir+"/other", "")
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -33,10 +34,7 @@ func TestPrivateClear(t *testing.T) {
 				return err
 			}
 		}
-		if err := unix.Mount(path, dir+"/at #1 too", "", unix.MS_BIND, ""); err == nil {
-			t.Error("a directory was mounted on a file")
-		}
-		return unix.Mount("/proc/self/exe", dir+"/at #1 too", "", unix.MS_BIND, "")
+		return unix.Mount(dir+"/other", dir+"/at #1 too", "", unix.MS_BIND, "")
 	})
 	if err != nil {
 		t.Fatal(err)

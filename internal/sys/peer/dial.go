@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"runtime"
@@ -35,6 +36,13 @@ func Dial(ctx context.Context, path string, uid int) (*net.UnixConn, error) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// DialFile is Dial for a socket that was opened (O_PATH) before: the user needs
+// the right to write to it, and none to get there.
+func DialFile(ctx context.Context, socket *os.File, uid int) (*net.UnixConn, error) {
+	defer runtime.KeepAlive(socket)
+	return Dial(ctx, fmt.Sprintf("/proc/self/fd/%d", socket.Fd()), uid)
 }
 
 // connectAs connects on a thread of its own, which ends if it cannot become

@@ -13,6 +13,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/peer"
 )
 
@@ -39,7 +40,24 @@ func (w *mariadb) logins(s server) []login {
 	if me != 0 {
 		return []login{{nameOf(me), me}}
 	}
-	return []login{{"root", me}, {nameOf(s.uid), s.uid}}
+	all := []login{{"root", me}, {nameOf(s.uid), s.uid}}
+	if s.contained { // where users have other numbers
+		all = append(all, login{"mysql", s.uid})
+	}
+	return all
+}
+
+// dial connects to the socket.
+func (s server) dial(ctx context.Context, uid int) (net.Conn, error) {
+	if !s.contained {
+		return peer.Dial(ctx, s.socket, uid)
+	}
+	f, err := container.Open(s.pid, s.socket)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return peer.DialFile(ctx, f, uid)
 }
 
 func nameOf(uid int) string {
@@ -64,7 +82,7 @@ func (w *mariadb) dial(ctx context.Context, s server, l login) (conn, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr = l.user, w.Password, "unix", s.socket
 	cfg.Logger = &mysql.NopLogger{} // it would write while volumes are frozen
-	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return peer.Dial(ctx, s.socket, l.uid) }
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx, l.uid) }
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return conn{}, err

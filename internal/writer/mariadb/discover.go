@@ -1,6 +1,7 @@
 package mariadb
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/process"
 )
 
@@ -18,6 +20,29 @@ type server struct {
 	socket string // path, resolved
 	uid    int    // whom the server runs as
 	data   string // the directory it works in; "" when not known
+
+	pid    int    // of the server, 0 where that is not known
+	inside string // its data directory as it sees it
+	unseen error  // why we do not see that
+
+	// contained says that socket is no path of ours, but one in its container.
+	contained bool
+}
+
+// id is lasting: in a container that is where the data is, or else what the
+// engine calls the container.
+func (s server) id() string {
+	switch {
+	case !s.contained:
+		return name + ":" + s.socket
+	case s.data != "":
+		return name + ":" + s.data
+	}
+	of := container.Name(s.pid)
+	if of == "" {
+		of = fmt.Sprintf("process %d", s.pid)
+	}
+	return fmt.Sprintf("%s:%s:%s", name, of, s.inside)
 }
 
 // usual are where sockets are.
@@ -27,26 +52,34 @@ var usual = []string{"/run/mysqld/*.sock", "/tmp/mysql.sock", "/var/lib/mysql/my
 // the usual places.
 func (w *mariadb) servers() ([]server, error) {
 	var all []server
-	add := func(path, data string) bool {
+	add := func(path string, of server) bool {
 		s, err := socketAt(path)
-		if err != nil || slices.ContainsFunc(all, func(a server) bool { return a.socket == s.socket }) {
+		if err != nil || slices.ContainsFunc(all, func(a server) bool { return !a.contained && a.socket == s.socket }) {
 			return err == nil
 		}
-		s.data = data
+		s.data, s.pid, s.inside = of.data, of.pid, of.inside
 		all = append(all, s)
 		return true
 	}
 	err := process.Processes(func(pid int) {
 		switch process.Name(pid) {
 		case "mariadbd", "mysqld":
-			cwd := fmt.Sprintf("/proc/%d/cwd", pid)
-			data, err := os.Readlink(cwd)
-			if err != nil || !same(cwd, data) {
-				return // in a container
-			}
+			of := server{pid: pid}
+			of.data, of.unseen = container.Folder(pid)
+			of.inside, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // else it has just ended
 			for _, path := range listening(pid) {
-				if add(path, data) {
-					return
+				at, err := container.Socket(pid, path)
+				switch {
+				case err == nil && of.unseen == nil:
+					if add(at, of) {
+						return
+					}
+				case err == nil || errors.Is(err, container.ErrUnseen):
+					of.socket, of.contained = path, true
+					if of.uid, err = of.owner(); err == nil {
+						all = append(all, of)
+						return
+					}
 				}
 			}
 		}
@@ -55,11 +88,25 @@ func (w *mariadb) servers() ([]server, error) {
 		paths, _ := filepath.Glob(pattern) // a pattern of ours, or a path
 		for _, p := range paths {
 			if !isX(p) {
-				add(p, "")
+				add(p, server{})
 			}
 		}
 	}
 	return all, err
+}
+
+// owner is the user of the socket of a server in a container.
+func (s server) owner() (int, error) {
+	f, err := container.Open(s.pid, s.socket)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return int(st.Sys().(*syscall.Stat_t).Uid), nil
 }
 
 func socketAt(path string) (server, error) {
@@ -119,10 +166,4 @@ func sockets(pid int) map[string]bool {
 		}
 	}
 	return all
-}
-
-func same(a, b string) bool {
-	x, err := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err == nil && err2 == nil && os.SameFile(x, y)
 }

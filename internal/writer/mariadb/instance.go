@@ -21,11 +21,11 @@ type instance struct {
 
 // instance asks a server what it is. It is nil when nobody listens there.
 func (w *mariadb) instance(ctx context.Context, s server) *instance {
-	in := &instance{of: w, at: s, about: writer.About{ID: name + ":" + s.socket, Writer: name}}
+	in := &instance{of: w, at: s, about: writer.About{ID: s.id(), Writer: name}}
 	var further []string
 	c, err := w.connect(ctx, s)
 	if err != nil {
-		if s.data == "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) {
+		if s.data == "" && !s.contained && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) {
 			return nil // what is left of one that ran
 		}
 	} else {
@@ -39,7 +39,10 @@ func (w *mariadb) instance(ctx context.Context, s server) *instance {
 		}
 	}
 	if s.data != "" {
-		in.about.Paths = pathsOf(s.data, further)
+		in.about.Paths, err = pathsOf(s.data, further, s.resolve)
+		if err != nil && s.elsewhere() {
+			in.at.unseen = err
+		}
 	}
 	return in
 }
@@ -87,8 +90,11 @@ func (in *instance) Check(ctx context.Context) error {
 	}
 	defer c.close()
 	_, err = c.way(ctx)
+	if err == nil && in.at.unseen != nil {
+		err = problem.Newf(problem.WriterRights, "", "its files cannot be seen from the host: %w", in.at.unseen)
+	}
 	if err == nil && len(in.about.Paths) == 0 {
-		err = problem.Newf(problem.WriterRights, "", "where its files are cannot be seen: it runs in a container, or we are not root")
+		err = problem.Newf(problem.WriterRights, "", "where its files are cannot be seen: we are not root")
 	}
 	return failure(ctx, err)
 }

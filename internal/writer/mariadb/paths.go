@@ -7,23 +7,28 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"stillpoint/internal/sys/container"
 )
 
 // pathsOf are the data directory, further directories that the server names,
 // and where files of the data directory are in truth: by symbolic links, by
 // the .isl files of InnoDB (tables with a DATA DIRECTORY), and by mounts and
 // subvolumes, which a snapshot of the volume would not have.
-func pathsOf(data string, further []string) []string {
-	var all []string
+//
+// resolve tells where a path leads; an error says that one of them cannot be seen.
+func pathsOf(data string, further []string, resolve func(string) (string, error)) (all []string, err error) {
 	add := func(path string) {
-		p, err := filepath.EvalSymlinks(path)
-		if err == nil && !slices.ContainsFunc(all, func(a string) bool { return below(p, a) }) {
+		p, perr := resolve(path)
+		if perr != nil {
+			err = perr
+		} else if !slices.ContainsFunc(all, func(a string) bool { return below(p, a) }) {
 			all = append(all, p)
 		}
 	}
 	add(data)
 	if len(all) == 0 {
-		return nil
+		return nil, err
 	}
 	data = all[0]
 	for _, dir := range further {
@@ -52,7 +57,22 @@ func pathsOf(data string, further []string) []string {
 			}
 		}
 	}
-	return all
+	return all, err
+}
+
+// elsewhere tells whether the server sees its data at another path than we do.
+func (s server) elsewhere() bool { return s.inside != "" && s.inside != s.data }
+
+// resolve is where a path leads, as we see it: one below the data directory as
+// that shows to us, or any as the server knows it.
+func (s server) resolve(path string) (string, error) {
+	if !s.elsewhere() {
+		return filepath.EvalSymlinks(path)
+	}
+	if below(path, s.data) {
+		path = filepath.Join(s.inside, strings.TrimPrefix(path, s.data))
+	}
+	return container.Path(s.pid, path)
 }
 
 // elsewhere is where an entry of a directory leads, if it does.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/peer"
 )
 
@@ -47,7 +48,7 @@ func (w *postgres) connect(ctx context.Context, s server) (conn, error) {
 	for _, role := range roles {
 		c, err = dial(ctx, w.dsn(s, role), func(cfg *pgconn.Config) {
 			cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return peer.Dial(ctx, s.socket(), w.as(s))
+				return s.dial(ctx, w.as(s))
 			}
 		})
 		if problem.CodeOf(failure(ctx, err)) != problem.WriterPassword {
@@ -55,6 +56,19 @@ func (w *postgres) connect(ctx context.Context, s server) (conn, error) {
 		}
 	}
 	return c, failure(ctx, err)
+}
+
+// dial connects to the socket.
+func (s server) dial(ctx context.Context, uid int) (net.Conn, error) {
+	if !s.contained {
+		return peer.Dial(ctx, s.socket(), uid)
+	}
+	f, err := container.Open(s.pid, s.socket())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return peer.DialFile(ctx, f, uid)
 }
 
 // as is the user whom the server is to see. Only root may be another than it

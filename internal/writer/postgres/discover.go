@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/process"
 )
 
@@ -20,9 +22,30 @@ type server struct {
 	uid  int    // whom the server runs as
 	data string // its data directory, resolved; "" when not known
 	dsn  string // how to connect, for one that was not found
+
+	pid    int    // of the server, 0 where that is not known
+	inside string // its data directory as it sees it
+	unseen error  // why we do not see that
+
+	// contained says that host is no path of ours, but one in its container.
+	contained bool
 }
 
-func (s server) id() string { return fmt.Sprintf("%s:%s:%d", name, s.host, s.port) }
+// id is lasting: in a container that is where the data is, or else what the
+// engine calls the container.
+func (s server) id() string {
+	switch {
+	case !s.contained:
+		return fmt.Sprintf("%s:%s:%d", name, s.host, s.port)
+	case s.data != "":
+		return name + ":" + s.data
+	}
+	of := container.Name(s.pid)
+	if of == "" {
+		of = fmt.Sprintf("process %d", s.pid)
+	}
+	return fmt.Sprintf("%s:%s:%s", name, of, s.inside)
+}
 
 func (s server) socket() string {
 	return filepath.Join(s.host, socketPrefix+strconv.Itoa(int(s.port)))
@@ -38,20 +61,27 @@ func (w *postgres) servers() ([]server, error) {
 	running, err := postmasters()
 	dirs := append([]string{"/run/postgresql", "/tmp"}, w.Directories...)
 	for _, p := range running {
-		dirs = append(dirs, p.directory)
+		if p.contained == nil {
+			dirs = append(dirs, p.directory)
+		}
 	}
 	var all []server
 	taken := map[string]bool{} // data directories
 	for _, dir := range distinct(dirs) {
 		for _, s := range socketsIn(dir) {
 			if i := slices.IndexFunc(running, func(p postmaster) bool { return p.owns(s) }); i >= 0 {
-				s.data = running[i].data
+				s.data, s.pid, s.inside = running[i].data, running[i].pid, running[i].inside
 			}
 			if s.data != "" && taken[s.data] {
 				continue
 			}
 			taken[s.data] = true
 			all = append(all, s)
+		}
+	}
+	for _, p := range running {
+		if p.contained != nil && (p.data == "" || !taken[p.data]) {
+			all = append(all, *p.contained)
 		}
 	}
 	return all, err
@@ -91,13 +121,15 @@ func socketsIn(dir string) []server {
 type postmaster struct {
 	pid       int
 	data      string // directory
+	inside    string // the same as the server sees it
 	directory string // the first of its sockets'; "" for none
 	port      uint16
+	contained *server // where its socket's path is none of ours
 }
 
 // owns tells whether this server listens on a socket.
 func (p postmaster) owns(s server) bool {
-	if p.port != s.port {
+	if p.port != s.port || p.contained != nil {
 		return false
 	}
 	if dir, err := filepath.EvalSymlinks(p.directory); err == nil && dir == s.host {
@@ -128,53 +160,58 @@ func postmasters() ([]postmaster, error) {
 		if n := process.Name(pid); n != "postgres" && n != "postmaster" {
 			return
 		}
-		cwd := fmt.Sprintf("/proc/%d/cwd", pid)
-		b, err := os.ReadFile(cwd + "/postmaster.pid")
-		if err != nil {
-			return
-		}
-		lines := strings.Split(string(b), "\n")
-		if len(lines) < 5 || strings.TrimSpace(lines[0]) != strconv.Itoa(pid) {
-			return // one of its children, or in a container
-		}
-		data, err := os.Readlink(cwd)
-		if err != nil || !same(cwd, data) {
-			return // in a mount namespace of its own
-		}
-		port, err := strconv.ParseUint(strings.TrimSpace(lines[3]), 10, 16)
-		if err == nil {
-			all = append(all, postmaster{pid, data, strings.TrimSpace(lines[4]), uint16(port)})
+		if p, ok := postmasterOf(pid); ok {
+			all = append(all, p)
 		}
 	})
 	return all, err
 }
 
-func same(a, b string) bool {
-	x, err := os.Stat(a)
-	y, err2 := os.Stat(b)
-	return err == nil && err2 == nil && os.SameFile(x, y)
-}
-
-// pathsOf are the directories of a cluster: the data directory, where its
-// symbolic links lead, and where its tablespaces are. Logs are no data.
-func pathsOf(data string) []string {
-	all := []string{data}
-	for _, dir := range []string{data, filepath.Join(data, "pg_tblspc")} {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if e.Type() != fs.ModeSymlink || e.Name() == "log" || e.Name() == "pg_log" {
-				continue
-			}
-			p, err := filepath.EvalSymlinks(filepath.Join(dir, e.Name()))
-			if err == nil && !slices.ContainsFunc(all, func(a string) bool { return below(p, a) }) {
-				all = append(all, p)
-			}
-		}
+func postmasterOf(pid int) (p postmaster, ok bool) {
+	cwd := fmt.Sprintf("/proc/%d/cwd", pid)
+	b, err := os.ReadFile(cwd + "/postmaster.pid")
+	number, err2 := container.Number(pid)
+	lines := strings.Split(string(b), "\n")
+	if err != nil || err2 != nil || len(lines) < 5 || strings.TrimSpace(lines[0]) != strconv.Itoa(number) {
+		return p, false // one of its children
 	}
-	return all
+	port, err := strconv.ParseUint(strings.TrimSpace(lines[3]), 10, 16)
+	if err != nil {
+		return p, false
+	}
+	p = postmaster{pid: pid, directory: strings.TrimSpace(lines[4]), port: uint16(port)}
+	var unseen error
+	p.data, unseen = container.Folder(pid)
+	if p.inside, err = os.Readlink(cwd); err != nil {
+		return p, false
+	}
+	if p.directory == "" {
+		return p, unseen == nil // it listens on ports alone
+	}
+	at, err := container.Socket(pid, filepath.Join(p.directory, socketPrefix+strconv.Itoa(int(port))))
+	switch {
+	case err == nil && unseen == nil:
+		p.directory = filepath.Dir(at)
+		return p, true
+	case err != nil && !errors.Is(err, container.ErrUnseen):
+		return p, false // it has just ended, or its socket was removed
+	}
+	s := server{host: p.directory, port: p.port, data: p.data, pid: pid, inside: p.inside, unseen: unseen, contained: true}
+	s.uid, err = s.owner()
+	p.contained = &s
+	return p, err == nil
 }
 
-func below(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+// owner is the user of the socket of a server in a container.
+func (s server) owner() (int, error) {
+	f, err := container.Open(s.pid, s.socket())
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return int(st.Sys().(*syscall.Stat_t).Uid), nil
+}

@@ -26,7 +26,7 @@ func (w *postgres) instance(ctx context.Context, s server) *instance {
 	in := &instance{of: w, at: s, about: writer.About{ID: s.id(), Writer: name}}
 	c, err := w.connect(ctx, s)
 	if err != nil {
-		if s.data == "" && s.dsn == "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) {
+		if s.data == "" && s.dsn == "" && !s.contained && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) {
 			return nil // what is left of one that ran
 		}
 		if b, err := os.ReadFile(filepath.Join(s.data, "PG_VERSION")); err == nil && s.data != "" {
@@ -37,12 +37,15 @@ func (w *postgres) instance(ctx context.Context, s server) *instance {
 		if row, err := c.row(ctx, "SELECT current_setting('server_version')"); err == nil {
 			in.about.Version = row[0]
 		}
-		if s.data == "" {
+		if s.data == "" && !s.contained {
 			in.at.data = dataOf(ctx, c)
 		}
 	}
 	if in.at.data != "" {
-		in.about.Paths = pathsOf(in.at.data)
+		var err error
+		if in.about.Paths, err = in.at.paths(); err != nil && s.elsewhere() {
+			in.at.unseen = err
+		}
 	}
 	return in
 }
@@ -91,6 +94,9 @@ func (in *instance) Check(ctx context.Context) error {
 	}
 	if err == nil {
 		err = s.backing()
+	}
+	if err == nil && in.at.unseen != nil {
+		err = problem.Newf(problem.WriterRights, "", "its files cannot be seen from the host: %w", in.at.unseen)
 	}
 	if err == nil && in.at.data == "" {
 		err = problem.Newf(problem.WriterRights, "", "where the data directory is cannot be seen: the user %s needs the right pg_read_all_settings", s.user)

@@ -26,7 +26,8 @@
 // # What is not covered
 //
 // Configuration outside the data directory (/etc/postgresql) is none of the
-// paths of an instance. Servers in containers are not found.
+// paths of an instance. Servers that listen on ports alone are found by
+// Options.DSN.
 package postgres
 
 import (

@@ -36,7 +36,7 @@ func (in *instance) dial(ctx context.Context) (*conn, error) {
 	}
 	ctx2, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	nc, err := (&net.Dialer{}).DialContext(ctx2, in.Network, in.Address.Address)
+	nc, err := in.connect(ctx2)
 	if err != nil {
 		return nil, in.understood("connect", err)
 	}

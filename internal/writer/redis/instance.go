@@ -2,19 +2,19 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"stillpoint/internal/problem"
-	"stillpoint/internal/sys/listener"
 	"stillpoint/internal/writer"
 )
 
 // An instance is one server.
 type instance struct {
-	listener.Address
+	place
 	login  Login
 	save   time.Duration
 	length time.Duration // of a pause
@@ -44,7 +44,7 @@ func (in *instance) ask(ctx context.Context) {
 			in.about.Version = "Valkey " + v
 		}
 	}
-	if len(in.about.Paths) > 0 {
+	if len(in.about.Paths) > 0 || in.unseen != nil {
 		return
 	}
 	if dir, err := c.config(ctx, "dir"); err == nil {
@@ -62,6 +62,9 @@ func (in *instance) Check(ctx context.Context) error {
 	}
 	defer c.close()
 	_, err = in.examine(ctx, c)
+	if err == nil && in.unseen != nil {
+		err = problem.New(problem.WriterRights, in.ID(), fmt.Errorf("its files cannot be seen from the host: %w", in.unseen))
+	}
 	return err
 }
 

@@ -3,8 +3,6 @@ package redis
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -34,28 +32,21 @@ func New(o Options) *Writer { return &Writer{o} }
 func (*Writer) Name() string { return name }
 
 // Discover finds the servers of this host by where their processes listen:
-// sockets first, else a port of the loopback. Those in containers, which have a
-// network and mounts of their own, are not found.
+// sockets first, else a port of the loopback. Those in containers are reached by
+// their mounts and in their network.
 func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instance, error) {
 	found := map[string]*instance{} // by address
 	err := process.Processes(func(pid int) {
-		if !slices.Contains(programs, process.Name(pid)) || !listener.Here(pid) {
+		if !slices.Contains(programs, process.Name(pid)) {
 			return
 		}
-		// The process is gone, or not ours to look at: then Discover runs
-		// without rights, and so does all else.
-		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-		addresses, err2 := listener.Of(pid)
-		if err != nil || err2 != nil {
-			return
-		}
-		if a, ok := w.choose(addresses); ok && found[a.Address] == nil {
-			found[a.Address] = w.instance(a, dir)
+		if p, ok := w.place(pid); ok && found[p.name] == nil {
+			found[p.name] = w.instance(p)
 		}
 	})
 	for _, l := range w.options.Logins {
 		if l.Address != "" && found[l.Address] == nil {
-			found[l.Address] = w.instance(addressOf(l.Address), "")
+			found[l.Address] = w.instance(place{Address: addressOf(l.Address), name: l.Address})
 		}
 	}
 	var wait sync.WaitGroup
@@ -73,22 +64,6 @@ func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instanc
 	return all, err
 }
 
-// choose takes the address that a login is for, else the first that nobody else
-// on the network can listen in on.
-func (w *Writer) choose(all []listener.Address) (listener.Address, bool) {
-	for _, a := range all {
-		if w.options.login(a.Address).Address == a.Address {
-			return a, true
-		}
-	}
-	for _, a := range all {
-		if a.Network == "unix" || strings.HasPrefix(a.Address, "127.") || strings.HasPrefix(a.Address, "[::1]:") {
-			return a, true
-		}
-	}
-	return listener.Address{}, false
-}
-
 func addressOf(text string) listener.Address {
 	if strings.HasPrefix(text, "/") {
 		return listener.Address{Network: "unix", Address: text}
@@ -96,13 +71,12 @@ func addressOf(text string) listener.Address {
 	return listener.Address{Network: "tcp", Address: text}
 }
 
-// instance describes a server. Its data is in its working directory, dir: it
-// goes there when it starts, and when it is told of another one.
-func (w *Writer) instance(a listener.Address, dir string) *instance {
-	in := &instance{Address: a, login: w.options.login(a.Address), save: w.options.save(), length: length}
-	in.about = writer.About{ID: name + ":" + a.Address, Writer: name}
-	if dir != "" {
-		in.about.Paths = []string{dir}
+// instance describes a server.
+func (w *Writer) instance(p place) *instance {
+	in := &instance{place: p, login: w.options.login(p.name), save: w.options.save(), length: length}
+	in.about = writer.About{ID: name + ":" + p.name, Writer: name}
+	if p.dir != "" {
+		in.about.Paths = []string{p.dir}
 	}
 	return in
 }
