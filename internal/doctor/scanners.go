@@ -47,13 +47,18 @@ func Scanners(h Host, s Subject, caches []volume.Volume, own func(pid int) bool)
 			}
 		})
 		if denied > 0 && err == nil {
-			err = problem.Newf(problem.LookFailed, "", "%d processes cannot be looked at without being root", denied)
+			err = onlyRoot(denied)
 		}
 		if len(found) == 0 && err == nil {
 			found = append(found, fine("nobody else is asked before files are accessed"))
 		}
 		return found, err
 	}}
+}
+
+// onlyRoot is about processes that another user may not look at.
+func onlyRoot(n int) error {
+	return problem.Newf(problem.LookFailed, "", "%d processes cannot be looked at without being root", n)
 }
 
 // Own tells which processes are ours: those that run this very program, or one
