@@ -46,23 +46,14 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 				found = append(found, keeps(s, string(mounts), who(dir, pid))...)
 			}
 		})
-		if denied > processes/2 && err == nil {
-			err = onlyRoot(denied)
+		if err == nil {
+			err = onlyRoot(denied, processes)
 		}
 		if len(found) == 0 && err == nil {
 			found = append(found, fine("none of %d other mount namespaces would keep a volume or a snapshot in use%s", len(seen)-1, except(denied)))
 		}
 		return found, err
 	}}
-}
-
-// except says of how many processes it is not known: there may be one that even
-// root may not look at.
-func except(denied int) string {
-	if denied == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; %d processes cannot be looked at", denied)
 }
 
 // keeps is about what a namespace keeps in use.
