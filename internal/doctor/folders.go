@@ -39,6 +39,9 @@ func folder(dir string) (f Finding, err error) {
 		}
 		return f, nil
 	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return Finding{Result: Failure, Code: problem.StateLost, Text: "cannot be made: a file is in its way"}.so("a backup fails, for it needs a log", "move the file away"), nil
+	}
 	if err != nil {
 		return f, problem.New(problem.LookFailed, dir, err)
 	}

@@ -217,4 +217,5 @@ func TestFolders(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	says(t, look(t, Folders(file)), Failure, problem.StateLost, "no folder")
+	says(t, look(t, Folders(file+"/jobs")), Failure, problem.StateLost, "in its way")
 }

@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,11 +26,16 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 			return nil, problem.New(problem.LookFailed, "", err)
 		}
 		var found []Finding
+		processes, denied := 0, 0
 		seen := map[string]bool{here: true}
 		err = eachProcess(ctx, h, func(pid int, dir string) {
+			processes++
 			ns, err := os.Readlink(filepath.Join(dir, "ns/mnt"))
+			if errors.Is(err, fs.ErrPermission) {
+				denied++
+			}
 			if err != nil || seen[ns] {
-				return // gone, or one of the kernel
+				return // gone
 			}
 			mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
 			if err != nil {
@@ -39,8 +46,11 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 				found = append(found, keeps(s, string(mounts), who(dir, pid))...)
 			}
 		})
+		if err == nil {
+			err = onlyRoot(denied, processes)
+		}
 		if len(found) == 0 && err == nil {
-			found = append(found, fine("none of %d other mount namespaces would keep a volume or a snapshot in use", len(seen)-1))
+			found = append(found, fine("none of %d other mount namespaces would keep a volume or a snapshot in use%s", len(seen)-1, except(denied)))
 		}
 		return found, err
 	}}
