@@ -43,13 +43,21 @@ func newConfigShow(e *env) *cobra.Command {
 		Use:   "show [JOB]",
 		Short: "print every value that holds, and who says so",
 		Long: `Prints every value that holds, of all jobs or of one, and who says so: a line of
-the file, a variable of the environment, or nobody, which is the default. What
-flags say comes before all of them, and is not known here.`,
+the file, a variable of the environment, or nobody, which is the default. The flags
+of backup come before all of them, and can be given here to see what they change.`,
 		Example: `  stillpoint config show
-  stillpoint config show nightly --json`,
+  stillpoint config show nightly --json
+  stillpoint config show nightly --quiet 1s`,
 		Args: between(0, 1, ""),
-		RunE: func(_ *cobra.Command, args []string) error { return runConfigShow(e, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			flags, err := given(c, nil)
+			if err != nil {
+				return err
+			}
+			return runConfigShow(e, args, flags)
+		},
 	}
+	addSettings(c)
 	jsonFlag(c, e)
 	return c
 }
@@ -60,10 +68,10 @@ type shownValue struct {
 	Key    string        `json:"key"`
 	Values []string      `json:"values"`
 	From   config.Origin `json:"from"`
-	Where  string        `json:"where,omitempty"` // FILE:LINE, or the variable
+	Where  string        `json:"where,omitempty"` // FILE:LINE, the variable, or the flag
 }
 
-func runConfigShow(e *env, args []string) error {
+func runConfigShow(e *env, args []string, flags config.Settings) error {
 	c, err := configuration(e)
 	if err != nil {
 		return err
@@ -81,7 +89,7 @@ func runConfigShow(e *env, args []string) error {
 		if err != nil {
 			return err
 		}
-		s := config.Effective(said, nil, e.getenv, true)
+		s := config.Effective(said, flags, e.getenv, true)
 		for _, k := range config.Keys() {
 			if v, there := s[k.Name]; there {
 				add(name, k.Name, v)

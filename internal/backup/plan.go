@@ -3,7 +3,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -204,78 +203,6 @@ func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
 		return problem.VolumeEFI, "EFI system partition: no snapshot can be taken of it"
 	}
 	return "", ""
-}
-
-// need adds a path to what is taken of a volume.
-func (p *plan) need(ctx context.Context, providers []snapshot.Provider, o Options, v volume.Volume, live, rel string) error {
-	name := o.provider(live)
-	for i := range p.volumes {
-		of := &p.volumes[i]
-		if of.volume.ID != v.ID {
-			continue
-		}
-		if of.asked != name {
-			return problem.Newf(problem.Usage, live, "is to be taken with %s, and another path of the same volume with %s: one takes all of a volume", name, of.asked)
-		}
-		if !slices.Contains(of.paths, rel) {
-			of.paths = append(of.paths, rel)
-		}
-		return nil
-	}
-	pr, err := choose(ctx, providers, name, v)
-	if problem.CodeOf(err) == problem.NoProvider && name == Auto && o.OpenFiles.Way != "" {
-		p.warnings = append(p.warnings, leftOut{live, problem.NoProvider, fmt.Sprintf("read live, without a snapshot, as chosen (open_files: %s): %s", o.OpenFiles, problem.Text(err))})
-		pr, err = nil, nil
-	}
-	if err != nil {
-		return err
-	}
-	if pr == nil && o.OneInstant {
-		return notOneInstant(live)
-	}
-	p.volumes = append(p.volumes, planned{volume: v, provider: pr, asked: name, paths: []string{rel}})
-	return nil
-}
-
-func notOneInstant(path string) error {
-	return problem.Newf(problem.NotOneInstant, path, "live files are of many instants, and one was demanded")
-}
-
-// live tells whether a volume of the plan is read without a snapshot.
-func (p *plan) live(id volume.ID) bool {
-	return slices.ContainsFunc(p.volumes, func(v planned) bool { return v.volume.ID == id && v.provider == nil })
-}
-
-// choose returns the provider for a volume, nil for reading live.
-func choose(ctx context.Context, providers []snapshot.Provider, name string, v volume.Volume) (snapshot.Provider, error) {
-	switch name {
-	case None:
-		return nil, nil
-	case Auto, "":
-	default:
-		for _, p := range providers {
-			if p.Name() == name {
-				return p, p.Check(ctx, v)
-			}
-		}
-		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")
-	}
-	var reasons []string
-	for _, p := range providers {
-		err := p.Check(ctx, v)
-		if err == nil {
-			return p, nil
-		}
-		// A provider that is the right one but hindered says more than
-		// that there is none.
-		if c := problem.CodeOf(err); c != problem.NoProvider {
-			return nil, err
-		}
-		reasons = append(reasons, p.Name()+": "+without(string(v.ID), problem.Text(err)))
-	}
-	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
-		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+
-			"); --exclude leaves a mounted volume out, --provider none reads live files"))
 }
 
 // A reading is a source as the tree reader takes it, with the places that it

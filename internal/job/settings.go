@@ -2,7 +2,6 @@ package job
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"strings"
 
@@ -13,11 +12,12 @@ import (
 // among them, so those that are no Unicode stand there as bytes besides.
 func settingsEvent(settings map[string][]string) Event {
 	var keys []string
-	bytes := map[string][][]byte{}
+	all := map[string]any{}
 	for key, texts := range settings {
 		keys = append(keys, key)
+		all[key] = texts
 		if b := NotTexts(texts); b != nil {
-			bytes[key] = b
+			all[key+inBytes] = b
 		}
 	}
 	slices.Sort(keys)
@@ -25,12 +25,11 @@ func settingsEvent(settings map[string][]string) Event {
 	for _, key := range keys {
 		words = append(words, key+": "+strings.Join(settings[key], ", "))
 	}
-	data := map[string]any{"settings": settings}
-	if len(bytes) > 0 {
-		data["settings_bytes"] = bytes
-	}
-	return Event{Step: StepPlan, Text: "settings: " + strings.Join(words, "; "), Data: data}
+	return Event{Step: StepPlan, Text: "settings: " + strings.Join(words, "; "), Data: map[string]any{"settings": all}}
 }
+
+// inBytes ends the name of what holds the real names beside their approximation.
+const inBytes = "_bytes"
 
 // Settings are what the job was told to do, as its log keeps them.
 func (j *Job) Settings() (map[string][]string, error) {
@@ -38,25 +37,39 @@ func (j *Job) Settings() (map[string][]string, error) {
 		if e.Data["settings"] == nil {
 			continue
 		}
-		var settings map[string][]string
-		var bytes map[string][][]byte
-		err := errors.Join(as(e.Data["settings"], &settings), as(e.Data["settings_bytes"], &bytes))
+		settings, err := settingsOf(e.Data["settings"])
 		if err != nil {
 			return nil, problem.Newf(problem.StateLost, j.ID, "the settings in its log cannot be read: %w", err)
-		}
-		for key, b := range bytes {
-			settings[key] = exact(settings[key], b)
 		}
 		return settings, nil
 	}
 	return nil, problem.Newf(problem.Usage, j.ID, "its log has no settings to run it again by")
 }
 
-// as reads what JSON was read into as something else.
-func as(v, to any) error {
-	b, err := json.Marshal(v)
+func settingsOf(data any) (map[string][]string, error) {
+	b, err := json.Marshal(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return json.Unmarshal(b, to)
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	settings := map[string][]string{}
+	for key, raw := range all {
+		if strings.HasSuffix(key, inBytes) {
+			continue
+		}
+		var texts []string
+		var bytes [][]byte
+		err := json.Unmarshal(raw, &texts)
+		if in, there := all[key+inBytes]; err == nil && there {
+			err = json.Unmarshal(in, &bytes)
+		}
+		if err != nil {
+			return nil, err
+		}
+		settings[key] = exact(texts, bytes)
+	}
+	return settings, nil
 }
