@@ -140,6 +140,9 @@ func TestSet(t *testing.T) {
 					t.Fatalf("backup %d: %+v", i, rep)
 				}
 				timelineOf(t, rep)
+				if file := os.Getenv("STILLPOINT_TEST_PAGE"); file != "" { // to look at
+					p.must("job", "show", rep.Job, "--report", "html="+file)
+				}
 				for _, v := range rep.Volumes {
 					longest = max(longest, time.Duration(v.Hold))
 				}
@@ -153,9 +156,6 @@ func TestSet(t *testing.T) {
 				if got[0]-got[len(got)-1] > 1 || got[0] < before {
 					t.Fatalf("backup %d shows %v, and there were %d rounds before", i, got, before)
 				}
-			}
-			if file := os.Getenv("STILLPOINT_TEST_PAGE"); file != "" { // to look at
-				p.must("job", "show", "--report", "html="+file)
 			}
 			t.Logf("%d backups, %d rounds; writes held for %v at most, the database at rest for %v at most", captures, r.done.Load(), longest, rested)
 			if left := p.left(); left != "" {

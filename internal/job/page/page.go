@@ -207,12 +207,13 @@ func facts(r *job.Report) (all []fact) {
 	if c.FilesReused > 0 {
 		add("Unchanged", text.Plural(c.FilesReused, "file", "files"))
 	}
+	if r.Kind == job.Restore {
+		add("Written", text.Size(c.BytesWritten))
+		return all
+	}
 	add("Read", text.Size(c.BytesRead))
 	if r.Kind == job.Backup {
 		add("Stored", text.Size(c.BytesStored))
-	}
-	if r.Kind == job.Restore {
-		add("Written", text.Size(c.BytesWritten))
 	}
 	return all
 }
