@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	guard.Main()
 	holder.Main()
 	agent.Main(newCow)
-	testscript.Main(provoked{m}, map[string]func(){"stillpoint": recorded})
+	testscript.Main(provoked{m}, map[string]func(){"stillpoint": recorded, "stuck": stuck})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.
