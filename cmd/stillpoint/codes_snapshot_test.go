@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -85,6 +86,20 @@ func (p *program) btrfs(t *testing.T) {
 	scratch.Run(t, "btrfs", "subvolume", "snapshot", "-r", v, filepath.Join(v, ".stillpoint/mine/256"))
 	q.exits(exitExceptions, "clean")
 	q.ends(problem.LeftoverForeign, exitComplete, "job", "show")
+}
+
+// twin is a block-wise copy of a file system, mounted beside it: a snapshot of it
+// would not be known again.
+func (p *program) twin(t *testing.T) {
+	v := scratch.New(t, "btrfs", 128*scratch.MiB)
+	scratch.Run(t, "sync", "-f", v.Dir)
+	image, at := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	scratch.Run(t, "dd", "if="+v.Devices[0], "of="+image, "bs=1M", "conv=sparse", "status=none")
+	loop := strings.TrimSpace(scratch.Run(t, "losetup", "--find", "--show", image))
+	defer func() { scratch.Run(t, "losetup", "--detach", loop) }()
+	scratch.Run(t, "mount", "-t", "btrfs", loop, at)
+	defer func() { scratch.Run(t, "umount", at) }()
+	p.with(t).ends(problem.SnapshotFailed, exitFailed, "backup", at)
 }
 
 // A file that was open before the agent came, and is larger than what may be

@@ -27,7 +27,7 @@ func TestCodes(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"runs", p.runs}, {"repositories", p.repositories}, {"files", p.liveFiles}, {"targets", p.targets},
-		{"planning", p.planning}, {"network", p.network}, {"btrfs", p.btrfs},
+		{"planning", p.planning}, {"network", p.network}, {"btrfs", p.btrfs}, {"twin", p.twin},
 		{"caches", p.caches}, {"unshielded", p.unshielded}, {"frozen", p.frozen}, {"torn", p.torn}, {"gone", p.gone}, {"lost", p.lostVolume},
 		{"scripts", p.scripts}, {"sqlite", p.sqlite}, {"redis", p.redis},
 	} {
