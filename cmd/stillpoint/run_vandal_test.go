@@ -132,9 +132,9 @@ func beside(path, add string) string {
 }
 
 var attempts = []attempt{
-	{"write", regular, true, nil, written(unix.O_WRONLY)},
-	{"write and read", regular, true, nil, written(unix.O_RDWR)},
-	{"append", regular, true, nil, written(unix.O_WRONLY | unix.O_APPEND)},
+	{"write", regular, true, nil, vandalWrote(unix.O_WRONLY)},
+	{"write and read", regular, true, nil, vandalWrote(unix.O_RDWR)},
+	{"append", regular, true, nil, vandalWrote(unix.O_WRONLY | unix.O_APPEND)},
 	{"write directly", regular, true, nil, func(path string) error {
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_DIRECT, 0)
 		if err != nil {
@@ -149,7 +149,7 @@ var attempts = []attempt{
 		_, err = unix.Pwrite(fd, b, 0)
 		return err
 	}},
-	{"open and truncate", regular, true, nil, written(unix.O_WRONLY | unix.O_TRUNC)},
+	{"open and truncate", regular, true, nil, vandalWrote(unix.O_WRONLY | unix.O_TRUNC)},
 	{"truncate", regular, true, nil, func(path string) error { return unix.Truncate(path, 1) }},
 	{"allocate", regular, true, nil, func(path string) error {
 		fd, err := unix.Open(path, unix.O_WRONLY, 0)
@@ -165,7 +165,7 @@ var attempts = []attempt{
 			return err
 		}
 		defer unix.Close(fd)
-		return written(unix.O_WRONLY)(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return vandalWrote(unix.O_WRONLY)(fmt.Sprintf("/proc/self/fd/%d", fd))
 	}},
 	{"open by handle", regular, true, []error{unix.EOPNOTSUPP, unix.ESTALE}, func(path string) error {
 		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
@@ -231,8 +231,8 @@ var attempts = []attempt{
 	{"make a symbolic link", folder, true, nil, func(path string) error { return unix.Symlink("x", in(path, "vandal-link")) }},
 }
 
-// written opens a file, and writes to it if that was allowed.
-func written(flags int) func(string) error {
+// vandalWrote opens a file, and writes to it if that was allowed.
+func vandalWrote(flags int) func(string) error {
 	return func(path string) error {
 		fd, err := unix.Open(path, flags, 0)
 		if err != nil {

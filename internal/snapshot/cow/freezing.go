@@ -72,6 +72,8 @@ func (t *target) freezeOnce() error {
 			if err == nil {
 				_ = freeze.Thaw(root)
 			}
+			t.set.given.Add(-1)
+			t.set.freezes.Done()
 		}
 	}()
 	wait, end := time.After(freezePatience), time.After(window)
@@ -83,6 +85,8 @@ func (t *target) freezeOnce() error {
 			t.interruptSplices()
 			wait = time.After(freezeTries)
 		case <-end:
+			t.set.given.Add(1)
+			t.set.freezes.Add(1)
 			close(given)
 			return problem.Newf(problem.FreezeBlocked, string(t.Volume()), "a write that was under way did not end, and kept the freeze waiting for %s", window)
 		}

@@ -30,6 +30,9 @@ type set struct {
 
 	commit sync.Mutex // held while Commit runs
 
+	freezes sync.WaitGroup // that were given up, and may still come about
+	given   atomic.Int32   // how many
+
 	timer   *time.Timer // ends the window
 	expired atomic.Bool
 	spoiled atomic.Pointer[error] // why it can be none any more
@@ -282,6 +285,19 @@ func (s *set) end() error {
 		close(s.beating)
 		s.beating = nil
 	}
+	if s.given.Load() == 0 {
+		return s.unguard()
+	}
+	// A freeze that was given up has still to come about, which nothing can cut
+	// short, and must not stay when we have ended before.
+	go func() {
+		s.freezes.Wait()
+		_ = s.unguard()
+	}()
+	return s.guard.Heart(0)
+}
+
+func (s *set) unguard() error {
 	s.p.legacy.guardedNot(s.guard)
 	return s.guard.Close()
 }
