@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test test-vm lint race race-all bench bench-cow bench-sets soak clean packages
+.PHONY: help build demo test test-vm test-others lint race race-all bench bench-cow bench-sets soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ VM ?= .
 test-vm: ## run the tests in a virtual machine, VM=PATTERN some of them: /, systemd, old kernels
 	./test/packages vm
 	$(GO) test -tags vm -count=1 -timeout 30m -v -run '$(VM)' ./test/vm
+
+test-others: ## run the tests of writers against Valkey and MySQL, which Debian 12 has not
+	./test/others
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l cmd internal bench test *.go)" || { gofmt -l cmd internal bench test *.go; exit 1; }

@@ -126,7 +126,7 @@ func namedCodes() (codes []problem.Code) {
 // exceptions in it, of an error, and of one in JSON.
 var endings = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^  explained +stillpoint explain ([a-z-]+)$`),
-	regexp.MustCompile(`(?m)^ +[0-9,]+  ([a-z-]+) +stillpoint explain [a-z-]+$`),
+	regexp.MustCompile(`(?m)^ +[0-9,]+  ([a-z-]+): `),
 	regexp.MustCompile(`(?m)^  ([a-z-]+): read what it means and what to do`),
 	regexp.MustCompile(`(?m)^\{"error":\{"code":"([a-z-]+)"`),
 	regexp.MustCompile(`(?m)^  "code": "([a-z-]+)",$`),

@@ -57,7 +57,7 @@ find "$@" -type f -print0 | sort -z | xargs -0 sha256sum
 find "$@" \( -type f -o -type d \) -print0 | sort -z | xargs -0 lsattr -d | awk '{ flags = $1; gsub(/[eI]/, "-", flags); print flags substr($0, length($1) + 1) }'
 find "$@" -print0 | sort -z | xargs -0 getfattr -hd -m- -e hex --absolute-names
 find "$@" -type l -print0 | sort -z | xargs -0 readlink
-for path in "$@"; do find "$path" -type d -name tree; done | while read -r dir; do
+for path in "$@"; do find "$path" -type d -name tree; done | sort | while read -r dir; do
 	case $dir in */btrfs/*|*/bound/*) ;; *) stat -f -c '%n %a %b %c %d %f %l %s %S' "$dir"; df --output=size,used,avail,pcent,itotal,iused,iavail "$dir" ;; esac
 done
 `

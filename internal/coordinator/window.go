@@ -27,6 +27,8 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 	over := problem.Newf(problem.WindowClosed, "", "the snapshots were not taken within %s, so all applications were let go on", t.Limits.Window)
 	ctx, cancel := context.WithTimeoutCause(ctx, t.Limits.Window, over)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	in := &instant{taking: t, done: make(chan struct{}), overdue: make(chan struct{})}
 	go in.run(ctx)
 	select {
@@ -35,7 +37,7 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 	case <-ctx.Done():
 	}
 	t.blame(context.Cause(ctx))
-	cancel() // whoever still works has no more time
+	end(in.why(ctx)) // whoever still works has no more time
 	resumed := make(chan error, 1)
 	go func() {
 		err := in.resume()

@@ -37,7 +37,30 @@ var small = []string{
 	"--skip-networking", "--max-connections=30", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=1M",
 }
 
+// smallMySQL are the same for MySQL.
+var smallMySQL = []string{
+	"--no-defaults", "--innodb-redo-log-capacity=8M", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=2",
+	"--innodb-use-native-aio=OFF", "--skip-networking", "--mysqlx=OFF", "--max-connections=30", "--secure-file-priv=",
+}
+
+// other is a mysqld that takes the place of MariaDB's; see test/others.
+var other = os.Getenv("STILLPOINT_TEST_MYSQLD")
+
+// settings are those of the server in use.
+func settings() []string {
+	if other != "" {
+		return smallMySQL
+	}
+	return small
+}
+
 var mariaDB = &template{prefix: "my-", user: "nobody", make: func(as *syscall.Credential, data string) error {
+	if other != "" {
+		if out, err := command(as, other, slices.Concat(smallMySQL, []string{"--initialize-insecure", "--datadir=" + data})...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", other, err, out)
+		}
+		return nil
+	}
 	install, err := ofMariaDB("mariadb-install-db")
 	if err != nil {
 		return err
@@ -52,6 +75,9 @@ var mariaDB = &template{prefix: "my-", user: "nobody", make: func(as *syscall.Cr
 
 // ofMariaDB is the path of one of its programs.
 func ofMariaDB(name string) (string, error) {
+	if name == "mariadbd" && other != "" {
+		return other, nil
+	}
 	for _, dir := range []string{"/usr/sbin/", "/usr/bin/"} {
 		if _, err := os.Stat(dir + name); err == nil {
 			return dir + name, nil
@@ -77,7 +103,7 @@ func (s *MariaDB) Serve(args ...string) {
 	s.Helper()
 	mariadbd, err := ofMariaDB("mariadbd")
 	must(s, err)
-	s.start("KILL", mariadbd, slices.Concat(small, []string{"--datadir=" + s.Data, "--socket=" + s.Socket(), "--pid-file=" + s.Dir + "/pid"}, s.Args, args)...)
+	s.start("KILL", mariadbd, slices.Concat(settings(), []string{"--datadir=" + s.Data, "--socket=" + s.Socket(), "--pid-file=" + s.Dir + "/pid"}, s.Args, args)...)
 	s.DB = s.Open("root", "")
 	s.wait(s.DB.Ping, "[ERROR] Aborting")
 }
