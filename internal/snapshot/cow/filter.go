@@ -128,24 +128,24 @@ func (f *filter) listen(s *slot) {
 
 // handle answers one event, now or at the end of the gate.
 func (f *filter) handle(e fanotify.Event, s *slot, t *turn) {
-	open := f.answer(&access{Event: e}, s, t)
-	f.turns.end(s)
-	if open {
+	if f.answer(&access{Event: e}, s, t) {
+		f.turns.end(s)
+	} else {
+		f.turns.end(s)
 		f.events.Drop(e)
 	}
 	f.turns.rest(s)
 }
 
-// answer tells whether the event's descriptor is still to be dropped. It is not
-// when the event is kept at the gate.
-func (f *filter) answer(a *access, s *slot, t *turn) (open bool) {
+// answer tells whether the event is kept at the gate.
+func (f *filter) answer(a *access, s *slot, t *turn) (held bool) {
 	for t.state == gated && a.waits() {
 		again, held := f.turns.hold(s)
 		if held && f.events.Short() {
 			t.owner.p.crowds.disperse()
 		}
 		if again == nil {
-			return !held
+			return held
 		}
 		t = again
 	}
@@ -156,15 +156,12 @@ func (f *filter) answer(a *access, s *slot, t *turn) (open bool) {
 		f.turns.cleared(s)
 	}
 	enough := f.save(a, t)
-	switch {
-	case !f.turns.take(s): // the watch has answered
-		return true
-	case enough:
+	if f.turns.take(s) {
 		_ = f.events.Answer(a.Event)
-		_ = f.events.Ignore(int(a.FD))
-		return true
+		if enough {
+			_ = f.events.Ignore(int(a.FD))
+		}
 	}
-	_ = f.events.Allow(a.Event)
 	return false
 }
 

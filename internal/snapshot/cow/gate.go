@@ -125,13 +125,11 @@ func (f *filter) answerHeld() {
 			}
 		})
 	}
+	// Not for who has answered: what he closes can be the last of a file that was
+	// deleted by somebody who was killed at the gate, and then waits for the thaw.
 	f.turns.until(func() bool {
-		for _, s := range workers {
-			if s.stage != out && slices.Contains(f.turns.slots, s) {
-				return false
-			}
-		}
-		return true
+		return len(f.turns.opening) == 0 &&
+			!slices.ContainsFunc(workers, func(s *slot) bool { return s.stage != out && s.turn != nil })
 	})
 }
 
@@ -167,6 +165,7 @@ func (ts *turns) due(now time.Time) (events []fanotify.Event, t *turn) {
 		events = append(events, ts.opening[0].event)
 		ts.opening = ts.opening[1:]
 	}
+	ts.changed.Broadcast()
 	return events, ts.now
 }
 
@@ -179,6 +178,7 @@ func (ts *turns) allHeld() []fanotify.Event {
 		events = append(events, w.event)
 	}
 	ts.held, ts.opening = nil, nil
+	ts.changed.Broadcast()
 	return events
 }
 

@@ -42,7 +42,7 @@ func (s *set) Hold(ctx context.Context) error {
 	if s.held || s.resumed || s.left < len(s.targets) {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
-	s.held = true
+	s.held, s.holding = true, time.Now()
 	if err := s.enter(ctx); err != nil {
 		return err
 	}

@@ -23,15 +23,19 @@ const (
 	rounds   = 4           // before it, when there is more than may be copied under it
 )
 
-// silentPatience is how long is waited, while nobody is kept waiting, for a
-// process that does not let itself be looked at: one that begins a program does
-// not for so long as it takes, and on a host with much to do that is seconds.
-const silentPatience = 3 * time.Second
+// How long is waited for processes that do not let themselves be looked at: one
+// that begins a program does not for so long as it takes, and on a host with much
+// to do that is seconds. Before Hold nobody waits for us; from then on
+// applications may.
+const (
+	silentPatience   = 3 * time.Second
+	silentImpatience = 300 * time.Millisecond // of the whole of Hold
+)
 
 // look finds what is hot, and all else that is open for writing.
 func (t *target) look(ctx context.Context) error {
 	uses, err := t.scan(ctx)
-	for end := time.Now().Add(silentPatience); err == nil && slices.ContainsFunc(uses, silent) && time.Now().Before(end); {
+	for end := t.set.patient(); err == nil && slices.ContainsFunc(uses, silent) && time.Now().Before(end); {
 		uses, err = t.scanAgain(ctx, uses, end)
 	}
 	if err != nil {
@@ -53,6 +57,14 @@ func (t *target) look(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// patient is until when is waited for processes that do not answer.
+func (s *set) patient() time.Time {
+	if s.holding.IsZero() {
+		return time.Now().Add(silentPatience)
+	}
+	return s.holding.Add(silentImpatience)
 }
 
 // scanAgain waits until everybody answers who did not, and looks once more.

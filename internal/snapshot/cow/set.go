@@ -25,8 +25,9 @@ type set struct {
 	layers  [][]*target // in the order in which they are frozen, each at once
 	guard   *guard.Guard
 
-	since time.Time // of the guard's time
-	still func()    // ends the pause of cache files; nil without one
+	since   time.Time // of the guard's time
+	holding time.Time // since Hold was called
+	still   func()    // ends the pause of cache files; nil without one
 
 	commit sync.Mutex // held while Commit runs
 
@@ -289,12 +290,27 @@ func (s *set) end() error {
 		return s.unguard()
 	}
 	// A freeze that was given up has still to come about, which nothing can cut
-	// short, and must not stay when we have ended before.
-	go func() {
-		s.freezes.Wait()
-		_ = s.unguard()
-	}()
-	return s.guard.Heart(0)
+	// short, and must not stay when we have ended, or stopped, before.
+	go s.awaitGiven()
+	return s.guard.Heart(heart)
+}
+
+// awaitGiven keeps the guard until no freeze that was given up can come about any
+// more.
+func (s *set) awaitGiven() {
+	gone := make(chan struct{})
+	go func() { s.freezes.Wait(); close(gone) }()
+	tick := time.NewTicker(heart / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-gone:
+			_ = s.unguard()
+			return
+		case <-tick.C:
+			s.guard.Beat()
+		}
+	}
 }
 
 func (s *set) unguard() error {

@@ -128,6 +128,7 @@ func (ts *turns) end(s *slot) {
 	}
 	ts.exit(s)
 	s.stage, s.since = answered, time.Now()
+	ts.changed.Broadcast()
 }
 
 // rest is for who has nothing to do any more.

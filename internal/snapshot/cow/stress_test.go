@@ -60,9 +60,7 @@ func TestStress(t *testing.T) {
 				later = append(later, stressed(t, r.path("stress0"))) // and after
 			}
 			if !r.captureUnderStress(n) {
-				if late++; late > 2+captures/10 {
-					t.Fatalf("%d of %d captures could not be compared: the machine has too much to do", late, n+1)
-				}
+				late++
 			}
 			if t.Failed() {
 				t.Fatalf("capture %d", n)
@@ -72,6 +70,9 @@ func TestStress(t *testing.T) {
 			}
 		}
 		t.Logf("%d captures, of which %d could not be compared", captures, late)
+		if late > captures/2 {
+			t.Error("too few were compared to show anything")
+		}
 	})
 }
 

@@ -154,21 +154,18 @@ func (b *Buffer) parse(p *Permission, n int) ([]Event, error) {
 	return b.events, denied
 }
 
-// Allow closes the event's descriptor, and lets the one who waits go on: who has
-// been let go can unmount the volume at once. The close waits for nothing, since
-// it is not the last of the file while somebody waits to access that. An answer
-// tells events apart by that number alone, which another event can have by now;
-// then the kernel takes the older one, the first in its list. So as many are let
-// go as are answered, in the order in which they were read; and nobody read the
-// second before the first was ready to be let go.
+// Allow lets the one who waits go on, and closes the event's descriptor: it is
+// Answer and Drop.
 func (p *Permission) Allow(e Event) error {
-	p.Drop(e)
+	defer p.Drop(e)
 	return p.Answer(e)
 }
 
-// Answer lets the one who waits go on. It never waits itself. Drop must follow.
+// Answer lets the one who waits go on. It never waits itself. The descriptor
+// stays, so that nobody else's gets its number, which is all that an answer
+// tells events apart by. Drop must follow.
 func (p *Permission) Answer(e Event) error {
-	if _, err := p.answer(e.FD); err != nil {
+	if err := p.answer(e.FD); err != nil {
 		return failed("write", "fanotify", err)
 	}
 	return nil
@@ -195,12 +192,24 @@ func (p *Permission) Unread() (n int, err error) {
 	return n, nil
 }
 
-// answer tells whether there was an event of that number to answer.
-func (p *Permission) answer(fd int32) (some bool, err error) {
+// AllowLost answers all events that another process read from this group with
+// descriptors below limit, and could not answer before it died. An event is
+// known by the number of its descriptor alone, in whichever process. It is
+// called before the first Read.
+func (p *Permission) AllowLost(limit int) error {
+	for fd := range limit {
+		if err := p.answer(int32(fd)); err != nil {
+			return failed("write", "fanotify", err)
+		}
+	}
+	return nil
+}
+
+func (p *Permission) answer(fd int32) error {
 	var response [8]byte // struct fanotify_response
 	native.PutUint32(response[:], uint32(fd))
 	native.PutUint32(response[4:], unix.FAN_ALLOW)
-	err = p.answering(func() error {
+	return p.answering(func() error {
 		for {
 			_, err := unix.Write(p.fd, response[:])
 			switch err {
@@ -208,10 +217,8 @@ func (p *Permission) answer(fd int32) (some bool, err error) {
 			case unix.ENOENT: // the one who waited was killed
 				return nil
 			default:
-				some = err == nil
 				return err
 			}
 		}
 	})
-	return some, err
 }

@@ -41,16 +41,12 @@ func (p *Permission) AllowAll(b *Buffer) error {
 
 // AllowNumbers answers all events that another process read from this group
 // with descriptors from up to, but not including, to, and did not answer before
-// it died. An event is known by the number of its descriptor alone, in whichever
-// process, and more than one can have the same; see Allow. Answering 65,536
-// numbers that stand for no event takes 13 ms.
+// it died; see AllowLost. Answering 65,536 numbers that stand for no event
+// takes 13 ms.
 func (p *Permission) AllowNumbers(from, to int) error {
 	for fd := from; fd < to; fd++ {
-		for some := true; some; {
-			var err error
-			if some, err = p.answer(int32(fd)); err != nil {
-				return failed("write", "fanotify", err)
-			}
+		if err := p.answer(int32(fd)); err != nil {
+			return failed("write", "fanotify", err)
 		}
 	}
 	return nil
