@@ -162,7 +162,7 @@ func (e *env) checkJob(ctx context.Context, c *config.Config, name string) (*job
 	if err != nil {
 		return nil, err
 	}
-	if err := en.Foresee(ctx, s.Text("repo"), o); err != nil {
+	if err := en.Planned(ctx, o, s.Text("repo")); err != nil {
 		if ctx.Err() != nil {
 			return nil, err
 		}
