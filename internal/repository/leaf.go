@@ -113,6 +113,7 @@ func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Reco
 		self.Object, err = s.bytes(ctx, nil)
 	}
 	if keptOpen(self, err) {
+		self.Open = true
 		s.counted(p, &self)
 	}
 	if err != nil {

@@ -184,9 +184,10 @@ type StoreOptions struct {
 const granule = 2 * time.Second
 
 // unchanged tells whether now is the same content as before, which was stored
-// from an instant.
+// from an instant. Of what was open for writing then nobody knows that it was whole.
 func unchanged(before *Record, instant time.Time, now *tree.Entry) bool {
-	return before.Type == now.Type &&
+	return !before.Open &&
+		before.Type == now.Type &&
 		before.Inode == now.Inode &&
 		before.Size == now.Size &&
 		before.Modified.Equal(now.Modified) &&
