@@ -150,8 +150,9 @@ type StoreOptions struct {
 	// Previous are earlier trees of the same path, best first.
 	Previous []Tree
 
-	// Live means that the files may change while they are read.
-	Live bool
+	// Live tells of which volumes the files may change while they are read. Nil
+	// is none.
+	Live func(volume string) bool
 
 	// Opened, unless nil, is asked about each file that was opened, before it is
 	// read, with the volume that it lies in; from several goroutines. Its error
