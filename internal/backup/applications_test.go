@@ -158,6 +158,22 @@ func TestApplicationReadLive(t *testing.T) {
 	tr.nothingLeft()
 }
 
+// What a policy leaves out may be a mount: one volume at a time, too, the one above
+// it is stored.
+func TestApplicationOnMountLeftOut(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	scratch.Run(t, "mount", v.Devices[0], d.dir)
+	t.Cleanup(func() { scratch.Run(t, "umount", d.dir) })
+	tr.must(d.write("busy"))
+	d.check = problem.Newf(problem.WriterFailed, "", "never")
+	tr.Applications.Policies = map[string]quiesce.Policy{"database": quiesce.Exclude}
+	rep, err := tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	tr.wantStatus(rep, job.CompleteWithExceptions, problem.WriterFailed)
+	tr.nothingLeft()
+}
+
 // Where nothing is found there is nothing to demand.
 func TestNoApplication(t *testing.T) {
 	tr := newTrial(t, fake.Options{})

@@ -79,6 +79,10 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 	for i, s := range b.plan.sources {
 		o := b.storeOptions(w, points, s, previous[s.path])
 		t, err := b.storeOne(ctx, w, &s, rules, o)
+		if problem.Is(err, problem.FileOpen) {
+			b.exception(job.StepStore, s.path, err)
+			continue
+		}
 		if err != nil {
 			return points, err
 		}
@@ -89,7 +93,15 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 			}
 		}
 	}
-	return points, nil
+	return points, b.something()
+}
+
+// something is an error where nothing at all is stored.
+func (b *backing) something() error {
+	if len(b.rec.Trees) > 0 {
+		return nil
+	}
+	return problem.Newf(problem.FileOpen, "", "all that was selected is open for writing, and left out (open_files: %s)", b.o.OpenFiles)
 }
 
 func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source, rules *rules, o repository.StoreOptions) (repository.Tree, error) {
