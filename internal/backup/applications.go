@@ -18,7 +18,7 @@ import (
 func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 	b.apps = &quiesce.Applications{}
 	if slices.ContainsFunc(b.plan.volumes, func(v planned) bool { return v.provider != nil }) {
-		sel := quiesce.Selection{Volume: b.volumeOf, OneAtATime: b.o.OneAtATime}
+		sel := quiesce.Selection{Volume: b.volumeOf, Live: b.readLive, OneAtATime: b.o.OneAtATime}
 		for _, s := range b.plan.sources {
 			sel.Paths = append(sel.Paths, s.path)
 			for _, g := range s.grafts {
@@ -49,6 +49,12 @@ func (b *backing) volumeOf(path string) (id string, taken bool) {
 		return "", false
 	}
 	return string(v.ID), slices.ContainsFunc(b.plan.volumes, func(p planned) bool { return p.volume.ID == v.ID && p.provider != nil })
+}
+
+// readLive is quiesce.Selection.Live.
+func (b *backing) readLive(path string) bool {
+	v, _, _, err := b.table.Find(path)
+	return err == nil && slices.ContainsFunc(b.plan.volumes, func(p planned) bool { return p.volume.ID == v.ID && p.provider == nil })
 }
 
 // tell writes into the log what becomes of applications. What they could not do

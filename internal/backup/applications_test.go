@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
+	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/writer"
 )
@@ -132,6 +133,45 @@ func TestApplicationPolicies(t *testing.T) {
 		}
 		tr.nothingLeft()
 	}
+}
+
+// An application on a volume that is read live is not at rest, though others of
+// the same backup may be.
+func TestApplicationReadLive(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	d.dir = v.Dir + "/db"
+	tr.must(os.Mkdir(d.dir, 0o700))
+	tr.must(d.write("busy"))
+	o := Options{Paths: []string{tr.path("src"), v.Dir}, ProviderOf: map[string]string{v.Dir: None}}
+	_, err := tr.try(o)
+	tr.wantCode(err, problem.NotApplication)
+	tr.Applications.Policies = map[string]quiesce.Policy{"database": quiesce.Crash}
+	rep, err := tr.try(o)
+	tr.must(err)
+	if a := rep.Applications[0]; a.AtRest || a.Code != problem.NotApplication || rep.Level != job.Live || rep.Status != job.CompleteWithExceptions || d.frozen != 0 {
+		t.Errorf("%+v, frozen %d times", rep, d.frozen)
+	}
+	o.Application = true
+	_, err = tr.try(o)
+	tr.wantCode(err, problem.NotApplication)
+	tr.nothingLeft()
+}
+
+// What a policy leaves out may be a mount: one volume at a time, too, the one above
+// it is stored.
+func TestApplicationOnMountLeftOut(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	scratch.Run(t, "mount", v.Devices[0], d.dir)
+	t.Cleanup(func() { scratch.Run(t, "umount", d.dir) })
+	tr.must(d.write("busy"))
+	d.check = problem.Newf(problem.WriterFailed, "", "never")
+	tr.Applications.Policies = map[string]quiesce.Policy{"database": quiesce.Exclude}
+	rep, err := tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	tr.wantStatus(rep, job.CompleteWithExceptions, problem.WriterFailed)
+	tr.nothingLeft()
 }
 
 // Where nothing is found there is nothing to demand.

@@ -95,7 +95,8 @@ func (s *source) piece(g graft) *piece {
 }
 
 // turn chooses the volume that is taken next, and what of it is stored then: if
-// there is one, a volume of which everything can be.
+// there is one, a volume of which everything can be. What is left out counts as
+// stored, and is nil.
 func turn(left []*piece, stored map[string]*repository.Tree) (volume.ID, []*piece) {
 	var first []*piece
 	for _, p := range left {
@@ -121,11 +122,11 @@ func turn(left []*piece, stored map[string]*repository.Tree) (volume.ID, []*piec
 	return first[0].place.volume.ID, first
 }
 
-// ready tells whether all that shows in the piece is stored, or will be with the
-// same volume.
+// ready tells whether all that shows in the piece is stored or left out, or will be
+// with the same volume.
 func (p *piece) ready(id volume.ID, left []*piece, stored map[string]*repository.Tree) bool {
 	return !slices.ContainsFunc(p.below, func(path string) bool {
-		if stored[path] != nil {
+		if _, done := stored[path]; done {
 			return false
 		}
 		at := slices.IndexFunc(left, func(q *piece) bool { return q.path == path })
@@ -155,7 +156,13 @@ func (b *backing) storeOneByOne(ctx context.Context, w *repository.Writer, rules
 	stored := map[string]*repository.Tree{}
 	level, last := job.Application, time.Time{}
 	for left := b.plan.pieces(); ; {
-		left = slices.DeleteFunc(left, func(p *piece) bool { return stored[p.path] != nil || rules.leavesOut(p.path) })
+		left = slices.DeleteFunc(left, func(p *piece) bool {
+			if rules.leavesOut(p.path) {
+				stored[p.path] = nil
+			}
+			_, done := stored[p.path]
+			return done
+		})
 		if len(left) == 0 {
 			break
 		}
@@ -170,7 +177,12 @@ func (b *backing) storeOneByOne(ctx context.Context, w *repository.Writer, rules
 		}
 	}
 	for _, s := range b.plan.sources {
-		b.rec.Trees = append(b.rec.Trees, *stored[s.path])
+		if t := stored[s.path]; t != nil {
+			b.rec.Trees = append(b.rec.Trees, *t)
+		}
+	}
+	if err := b.something(); err != nil {
+		return points, err
 	}
 	b.rec.Skew = last.Sub(b.rec.Instant)
 	b.rec.Level = string(level)
@@ -237,6 +249,11 @@ func (b *backing) storeVolume(ctx context.Context, w *repository.Writer, rules *
 			continue
 		}
 		t, err := b.storePiece(ctx, w, rules, points, piece, stored)
+		if problem.Is(err, problem.FileOpen) {
+			b.exception(job.StepStore, piece.path, err)
+			stored[piece.path] = nil
+			continue
+		}
 		if err != nil {
 			return "", instant, fmt.Errorf("%s: %w", piece.path, err)
 		}

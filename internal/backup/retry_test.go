@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +204,33 @@ func TestManyExceptions(t *testing.T) {
 	}
 	if !strings.Contains(r.log(rep), "further exceptions of file-open are in the list only") {
 		t.Error("the log does not say that there are more")
+	}
+}
+
+// Of several selected files one that is open for writing is an exception, and the
+// others are stored; nothing at all is no backup.
+func TestSelectedOpen(t *testing.T) {
+	for _, one := range []bool{false, true} {
+		r := newRig(t)
+		open, closed := r.write("src/a", "open"), r.write("src/b", "closed")
+		f, err := os.OpenFile(open, os.O_WRONLY, 0)
+		r.must(err)
+		defer f.Close()
+		o := Options{Paths: []string{open, closed}, Provider: None, OneAtATime: one, OpenFiles: openfile.Treatment{Way: openfile.Skip}}
+		rep, err := r.try(o)
+		r.must(err)
+		r.wantStatus(rep, job.CompleteWithExceptions, problem.FileOpen)
+		if got := r.exceptions(rep); len(got) != 1 || got["src/a"] != problem.FileOpen {
+			t.Errorf("one at a time %t: %v", one, got)
+		}
+		if got := r.list()[0].Paths(); !slices.Equal(got, []string{closed}) {
+			t.Errorf("one at a time %t: stored %q", one, got)
+		}
+		r.sound()
+		o.Paths = []string{open}
+		_, err = r.try(o)
+		r.wantCode(err, problem.FileOpen)
+		r.must(f.Close())
 	}
 }
 

@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"io/fs"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -78,6 +79,10 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 	for i, s := range b.plan.sources {
 		o := b.storeOptions(w, points, s, previous[s.path])
 		t, err := b.storeOne(ctx, w, &s, rules, o)
+		if problem.Is(err, problem.FileOpen) {
+			b.exception(job.StepStore, s.path, err)
+			continue
+		}
 		if err != nil {
 			return points, err
 		}
@@ -88,7 +93,15 @@ func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules)
 			}
 		}
 	}
-	return points, nil
+	return points, b.something()
+}
+
+// something is an error where nothing at all is stored.
+func (b *backing) something() error {
+	if len(b.rec.Trees) > 0 {
+		return nil
+	}
+	return problem.Newf(problem.FileOpen, "", "all that was selected is open for writing, and left out (open_files: %s)", b.o.OpenFiles)
 }
 
 func (b *backing) storeOne(ctx context.Context, w *repository.Writer, s *source, rules *rules, o repository.StoreOptions) (repository.Tree, error) {
@@ -134,24 +147,26 @@ func (b *backing) settle(s *source) error {
 	return err
 }
 
-// instant is that of the snapshots, or now, where anything is read live.
+// instant is the earliest of what is read: that of the snapshots, or now, where
+// everything is read live.
 func (b *backing) instant(s source) time.Time {
-	if b.live(s) {
-		return b.e.now()
+	snapped := func(at place) bool { return b.cap.snaps[at.volume.ID] != nil }
+	if snapped(s.place) || slices.ContainsFunc(s.grafts, func(g graft) bool { return !g.empty && snapped(g.place) }) {
+		return b.at
 	}
-	return b.at
+	return b.e.now()
 }
 
 func (b *backing) storeOptions(w *repository.Writer, points *checkpoints, s source, previous []repository.Tree) repository.StoreOptions {
 	o := repository.StoreOptions{
 		Previous:  previous,
 		Added:     b.notes(s),
-		Live:      b.live(s),
+		Live:      func(vol string) bool { return !b.inSnapshot(volume.ID(vol)) },
 		Exception: func(path string, err error) { b.exception(job.StepStore, path, b.because(path, err)) },
 		Interval:  b.o.Checkpoint,
 		Parallel:  b.o.Parallel,
 	}
-	if b.watch != nil && o.Live {
+	if b.watch != nil && b.live(s) {
 		o.Opened = b.opened
 	}
 	if b.o.Checkpoint != 0 {

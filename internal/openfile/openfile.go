@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -68,8 +67,7 @@ func (t Treatment) String() string {
 type Watch struct {
 	Treatment
 
-	locks  *locks
-	untold sync.Once
+	locks *locks
 }
 
 // New makes a watch. It must be closed.
@@ -195,13 +193,11 @@ func unlocked(ctx context.Context, fd int) error {
 	return nil
 }
 
-// unknown is for file systems that do not tell: one exception stands for all files.
+// unknown is for file systems that do not tell. Each file is an exception, in each
+// of its readings: which of them is kept is not known here.
 func (w *Watch) unknown(err error) func() error {
-	return func() (told error) {
-		w.untold.Do(func() {
-			told = asItIs(fmt.Sprintf("whether it is open for writing cannot be told (%v), and so it is with others of its file system: all are read as they are", err))
-		})
-		return told
+	return func() error {
+		return asItIs(fmt.Sprintf("whether it is open for writing cannot be told (%v), so that it is read as it is (open_files: %s)", err, w))
 	}
 }
 

@@ -180,6 +180,30 @@ func TestLockGivesWay(t *testing.T) {
 	}
 }
 
+// Where the kernel does not tell, each file is an exception, and in each of its
+// readings: the first may not be the one that is kept. A pipe stands for a file of
+// another host: it has no leases.
+func TestUntold(t *testing.T) {
+	for _, text := range []string{"skip", "wait:1m", "read", "lock"} {
+		r := newRig(t)
+		w := r.watch(text)
+		for range 2 {
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.read.Close()
+			r.read = read
+			for range 2 {
+				if err := r.want(w, "", nothing, problem.FileOpenRead); err != nil && !strings.Contains(err.Error(), "cannot be told") {
+					t.Errorf("%s: %v", text, err)
+				}
+			}
+			write.Close()
+		}
+	}
+}
+
 // Without the helper process nothing is locked, and that is said; what it had
 // locked, is not.
 func TestLockDies(t *testing.T) {

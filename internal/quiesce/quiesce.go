@@ -61,12 +61,18 @@ type Selection struct {
 	// Volume tells which volume shows a live path, and whether a snapshot of
 	// it is taken that shows the path.
 	Volume func(path string) (id string, taken bool)
+
+	// Live tells whether a live path is selected and read without a snapshot:
+	// there is no instant at which an application could rest for it. May be nil.
+	Live func(path string) bool
 }
 
 // concerns tells whether a path is in the selection, or holds some of it.
 func (s Selection) concerns(path string) bool {
 	return slices.ContainsFunc(s.Paths, func(p string) bool { return within(p, path) || within(path, p) })
 }
+
+func (s Selection) live(path string) bool { return s.Live != nil && s.concerns(path) && s.Live(path) }
 
 func within(dir, path string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
@@ -211,6 +217,10 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 	if sel.OneAtATime && len(app.Volumes) > 1 {
 		app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: problem.Newf(problem.NotOneInstant, "",
 			"its files lie on %d volumes, and these are taken one at a time", len(app.Volumes))}
+	}
+	if at := slices.IndexFunc(app.Paths, sel.live); at >= 0 && app.Err == nil {
+		app.State, app.Err = writer.Failed, &writer.Error{ID: app.ID, Step: writer.AtCheck, Err: problem.Newf(problem.NotApplication, "",
+			"its files in %s are read live: no snapshot is taken of their volume", app.Paths[at])}
 	}
 	a.All = append(a.All, app)
 }

@@ -165,6 +165,38 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// An application whose selected files are read live rests for nothing: its policy
+// decides.
+func TestLive(t *testing.T) {
+	live := selection
+	live.Live = func(path string) bool { return within("/data", path) || within("/other", path) }
+	live.Volume = func(path string) (string, bool) {
+		id, taken := selection.Volume(path)
+		return id, taken && !live.Live(path)
+	}
+	for _, tt := range []struct {
+		paths   []string
+		policy  Policy
+		treated Policy
+		code    problem.Code
+	}{
+		{paths: []string{"/srv/db"}},
+		{paths: []string{"/srv/db", "/other/wal"}}, // not selected
+		{paths: []string{"/data/db"}, treated: Fail, code: problem.NotApplication},
+		{paths: []string{"/srv/db", "/data/wal"}, policy: Crash, treated: Crash},
+		{paths: []string{"/data/db"}, policy: Exclude, treated: Exclude},
+	} {
+		db := &app{name: "db", paths: tt.paths}
+		a, err := Find(t.Context(), Settings{Writers: []writer.Writer{db}, Policies: map[string]Policy{"db": tt.policy}}, live, func(Event) {})
+		if problem.CodeOf(err) != tt.code || a.All[0].Treated != tt.treated {
+			t.Errorf("%q: treated %q, %v", tt.paths, a.All[0].Treated, err)
+		}
+		if req := a.Require(); (tt.treated == "") != (req == nil) {
+			t.Errorf("%q: required: %v", tt.paths, req)
+		}
+	}
+}
+
 // Applications that have nothing in the selection are none of its, and those
 // that are left have their own attempts.
 func TestSeveral(t *testing.T) {

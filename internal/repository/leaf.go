@@ -113,6 +113,7 @@ func (s *storing) leaf(ctx context.Context, p place, self Record, before []*Reco
 		self.Object, err = s.bytes(ctx, nil)
 	}
 	if keptOpen(self, err) {
+		self.Open = true
 		s.counted(p, &self)
 	}
 	if err != nil {
@@ -245,7 +246,7 @@ func (s *storing) file(ctx context.Context, p place, self Record) (Record, error
 			torn, noted = self, note
 		}
 		switch {
-		case !s.o.Live:
+		case s.o.Live == nil || !s.o.Live(p.volume()):
 			return self, problem.Newf(problem.SnapshotLost, "", "the file changed inside the snapshot")
 		case try == attempts && noted != nil:
 			return torn, fmt.Errorf("changed in each of %d readings; %w", try, noted)

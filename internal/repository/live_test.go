@@ -29,7 +29,7 @@ type reading struct {
 	dir     string
 	p       Progress
 	sources []tree.Source
-	live    bool
+	live    func(volume string) bool
 
 	mu         sync.Mutex
 	exceptions map[string]problem.Code
@@ -40,7 +40,7 @@ type reading struct {
 func newReading(t *testing.T) *reading {
 	dir := onTmpfs(t)
 	must(t, os.Mkdir(dir+"/src", 0o755))
-	return &reading{t: t, r: create(t, t.TempDir()+"/repo", "host"), dir: dir + "/src", live: true, exceptions: map[string]problem.Code{},
+	return &reading{t: t, r: create(t, t.TempDir()+"/repo", "host"), dir: dir + "/src", live: func(string) bool { return true }, exceptions: map[string]problem.Code{},
 		sources: []tree.Source{{Path: "/live", Root: dir + "/src", Volume: "v"}}}
 }
 
@@ -239,7 +239,7 @@ func TestFileVanishes(t *testing.T) {
 // In a snapshot nothing can change: if something does, it is none.
 func TestFileChangesInSnapshot(t *testing.T) {
 	k := newReading(t)
-	k.live = false
+	k.live = nil
 	path := k.random("sub/file", live)
 	wait := k.during(int64(live/4), 1, func() { poke(t, path, 0) })
 	k.store()
@@ -247,6 +247,23 @@ func TestFileChangesInSnapshot(t *testing.T) {
 	wantCode(t, "store", k.err, problem.SnapshotLost)
 	if k.err != nil && !strings.Contains(k.err.Error(), "/live/sub/file") {
 		t.Errorf("does not name the file: %v", k.err)
+	}
+}
+
+// So it is where other parts of the same source are read live, and these may change.
+func TestFileChangesInPart(t *testing.T) {
+	for volume, code := range map[string]problem.Code{"snapshot": problem.SnapshotLost, "v": ""} {
+		k := newReading(t)
+		k.live = func(volume string) bool { return volume == "v" }
+		must(t, os.Mkdir(k.dir+"/part", 0o755))
+		in := filepath.Dir(k.dir) + "/snapshot"
+		must(t, os.Mkdir(in, 0o755))
+		k.sources[0].Grafts = []tree.Graft{{Path: "/live/part", Root: in, Volume: "snapshot"}}
+		path := k.random(map[string]string{"snapshot": "../snapshot/file", "v": "file"}[volume], live)
+		wait := k.during(int64(live/4), 1, func() { poke(t, path, 0) })
+		k.store()
+		wait()
+		wantCode(t, volume, k.err, code)
 	}
 }
 

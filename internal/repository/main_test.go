@@ -71,6 +71,7 @@ type take struct {
 	volume     string
 	instant    time.Time
 	snapshot   bool // not read live
+	opened     func(context.Context, string, *tree.Content) (func() error, error)
 	exceptions []string
 	count      Counts
 	tree       Tree
@@ -99,7 +100,7 @@ func (k *take) store(t testing.TB, r *Repository, dir, id string) {
 	defer w.Close(ctx)
 	told := make(chan string, 1000)
 	k.tree, err = w.Store(ctx, tree.Source{Path: "/live", Root: dir, Volume: k.volume}, StoreOptions{
-		Instant: k.instant, Previous: previous, Live: !k.snapshot,
+		Instant: k.instant, Previous: previous, Live: func(string) bool { return !k.snapshot }, Opened: k.opened,
 		Exception: func(path string, err error) { told <- path + ": " + string(problem.CodeOf(err)) },
 	})
 	close(told)

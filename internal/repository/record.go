@@ -23,6 +23,10 @@ type Record struct {
 	Volume  string                    // set where a volume begins, for the names below it
 	Summary *kopiafs.DirectorySummary // of directories
 
+	// Open says of a file that it was read live though it was, or may have
+	// been, open for writing: the next backup does not rely on it.
+	Open bool
+
 	stored string // name in the repository, the key of the order
 }
 
@@ -41,6 +45,7 @@ type rest struct {
 	Volume string      `json:"v,omitempty"` // identity, where a volume begins
 	XAttrs []restXAttr `json:"x,omitempty"` //
 	Holes  [][2]int64  `json:"h,omitempty"` // offset, length
+	Open   bool        `json:"o,omitempty"` // was open for writing when it was read
 }
 
 type restXAttr struct {
@@ -150,7 +155,7 @@ func (x *rest) apply(r *Record) {
 	}
 	r.Target = string(x.Target)
 	r.Changed = time.Unix(x.Ctime[0], x.Ctime[1])
-	r.Inode, r.Device, r.Flags, r.Volume = x.Inode, x.Device, tree.Flags(x.Flags), x.Volume
+	r.Inode, r.Device, r.Flags, r.Volume, r.Open = x.Inode, x.Device, tree.Flags(x.Flags), x.Volume, x.Open
 	for _, a := range x.XAttrs {
 		if a.Bytes != nil {
 			a.Name = string(a.Bytes)
@@ -181,6 +186,7 @@ func (r *Record) rest() rest {
 		Device: r.Device,
 		Flags:  uint32(r.Flags),
 		Volume: r.Volume,
+		Open:   r.Open,
 	}
 	switch r.Type {
 	case tree.File, tree.Directory:
@@ -274,7 +280,7 @@ func (r *Record) appendJSON(b []byte) ([]byte, error) {
 // numbers only.
 func (r *Record) appendRest(b []byte) ([]byte, error) {
 	x := r.rest()
-	if x.Type != "" || x.Name != nil || x.Target != nil || x.Mtime != nil || x.Volume != "" || x.XAttrs != nil || x.Holes != nil {
+	if x.Type != "" || x.Name != nil || x.Target != nil || x.Mtime != nil || x.Volume != "" || x.XAttrs != nil || x.Holes != nil || x.Open {
 		j, err := json.Marshal(&x)
 		return append(append(b, j...), '}'), err
 	}

@@ -106,7 +106,7 @@ const someObject = "k0123456789abcdef0123456789abcdef"
 // of it, as far as its own entry goes.
 func TestEntryRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := Record{Entry: entries().Draw(t, "entry"), Object: someObject, Volume: rapid.SampledFrom([]string{"", "uuid/5"}).Draw(t, "volume")}
+		r := Record{Entry: entries().Draw(t, "entry"), Object: someObject, Volume: rapid.SampledFrom([]string{"", "uuid/5"}).Draw(t, "volume"), Open: rapid.Bool().Draw(t, "open")}
 		r.stored = tree.StoredName(r.Name)
 		b, err := r.appendJSON(nil)
 		if err != nil {
@@ -120,14 +120,14 @@ func TestEntryRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !sameEntry(back.Entry, r.Entry) || back.Object != r.Object || back.Volume != r.Volume || back.stored != r.stored {
+		if !sameEntry(back.Entry, r.Entry) || back.Object != r.Object || back.Volume != r.Volume || back.Open != r.Open || back.stored != r.stored {
 			t.Fatalf("was  %+v\nread %+v\n%s", r, back, b)
 		}
 		l := listingOf(slices.Concat([]byte(listingHead), b, []byte(","), b, []byte("]}")))
 		must(t, l.start())
 		for range 2 {
 			back, err := l.Next()
-			if err != nil || !sameEntry(back.Entry, r.Entry) || back.Object != r.Object || back.Volume != r.Volume || back.stored != r.stored {
+			if err != nil || !sameEntry(back.Entry, r.Entry) || back.Object != r.Object || back.Volume != r.Volume || back.Open != r.Open || back.stored != r.stored {
 				t.Fatalf("was    %+v\nlisted %+v, %v\n%s", r, back, err, b)
 			}
 		}
@@ -138,7 +138,7 @@ func TestEntryRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err = decodeRoot(root); err != nil || !sameEntry(back.Entry, r.Entry) {
+		if back, err = decodeRoot(root); err != nil || !sameEntry(back.Entry, r.Entry) || back.Open != r.Open {
 			t.Fatalf("root: %v\nwas  %+v\nread %+v", err, r, back)
 		}
 		checkStock(t, &r, b)

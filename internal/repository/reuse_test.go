@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/problem"
 	"stillpoint/internal/tree"
 )
 
@@ -60,6 +62,35 @@ func TestReuse(t *testing.T) {
 			}
 			checkFile(t, r, &c.second.tree, "/live/sub/file", file)
 		})
+	}
+}
+
+// What was read while it was open for writing is read again, though it seems to be
+// unchanged, until it was open to nobody.
+func TestReuseOfOpen(t *testing.T) {
+	for name, from := range map[string]string{"in a directory": "", "a single file": "/file"} {
+		dir := t.TempDir()
+		r := create(t, dir+"/repo", "host")
+		file := dir + "/src/file"
+		write(t, file, "content")
+		modified(t, file, time.Now().Add(-time.Hour))
+		must(t, os.Link(file, dir+"/src/name"))
+		open := func(context.Context, string, *tree.Content) (func() error, error) {
+			return func() error { return problem.Newf(problem.FileOpenRead, "", "open") }, nil
+		}
+		for i, want := range []struct {
+			open bool
+			read int64
+		}{{true, 7}, {true, 7}, {false, 7}, {true, 0}} {
+			k := take{instant: time.Now().Add(time.Hour)}
+			if want.open {
+				k.opened = open
+			}
+			k.store(t, r, dir+"/src"+from, fmt.Sprint(i))
+			if told := len(k.exceptions) > 0; k.count.ReadBytes != want.read || told != (want.open && want.read > 0) {
+				t.Errorf("%s, run %d: read %d bytes, told %q", name, i, k.count.ReadBytes, k.exceptions)
+			}
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ func newProcess(t *testing.T, path, id string) *process {
 
 func (p *process) store(dir string) Tree {
 	p.t.Helper()
-	tr, err := p.w.Store(p.t.Context(), tree.Source{Path: "/live", Root: dir, Volume: "v"}, StoreOptions{Instant: time.Now(), Live: true,
+	tr, err := p.w.Store(p.t.Context(), tree.Source{Path: "/live", Root: dir, Volume: "v"}, StoreOptions{Instant: time.Now(), Live: func(string) bool { return true },
 		Exception: func(path string, err error) { p.t.Errorf("%s: %v", path, err) }})
 	must(p.t, err)
 	return tr

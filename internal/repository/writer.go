@@ -150,8 +150,9 @@ type StoreOptions struct {
 	// Previous are earlier trees of the same path, best first.
 	Previous []Tree
 
-	// Live means that the files may change while they are read.
-	Live bool
+	// Live tells of which volumes the files may change while they are read. Nil
+	// is none.
+	Live func(volume string) bool
 
 	// Opened, unless nil, is asked about each file that was opened, before it is
 	// read, with the volume that it lies in; from several goroutines. Its error
@@ -184,9 +185,10 @@ type StoreOptions struct {
 const granule = 2 * time.Second
 
 // unchanged tells whether now is the same content as before, which was stored
-// from an instant.
+// from an instant. Of what was open for writing then nobody knows that it was whole.
 func unchanged(before *Record, instant time.Time, now *tree.Entry) bool {
-	return before.Type == now.Type &&
+	return !before.Open &&
+		before.Type == now.Type &&
 		before.Inode == now.Inode &&
 		before.Size == now.Size &&
 		before.Modified.Equal(now.Modified) &&
