@@ -85,6 +85,8 @@ func TestMistakes(t *testing.T) {
 		"notify: [{name: a, mail: {server: x, from: y, to: [z], auth: plain}}]\n": {"without a user"},
 		"notify: [{name: a, webhook: {url: 'ftp://hidden'}}]\n":                   {"https://HOST/PATH"},
 		"notify: [{name: a, webhook: {url: 'https://x', secret_file: key}}]\n":    {"secret_file", "slash"},
+		"defaults: &d\n  exclude: [a]\n  <<: *d\n":                                {"3:3", "merged into itself"},
+		"writers: &w\n  redis: &r\n    <<: &b\n      <<: *r\n":                    {"3:5", "merged into itself"},
 		"notify: [{name: a, webhook: {url: 'https://x', tries: -1}}]\n":           {"tries"},
 		"notify: [{name: a, metrics: {}}]\n":                                      {"needs dir"},
 		"notify: [{name: a, command: [bin/x]}]\n":                                 {"bin/x", "slash"},
