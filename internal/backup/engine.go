@@ -94,6 +94,9 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 		// is its code.
 		err = problem.Newf(problem.Cancelled, "", "%w: %s", context.Cause(ctx), strings.ReplaceAll(problem.Text(err), "\n", "; "))
 	}
+	if err == nil {
+		err = log.SyncExceptions()
+	}
 	if err != nil {
 		r.event(job.Event{Severity: job.Error, Step: job.StepLog, Code: problem.CodeOf(err), Text: problem.Text(err)})
 	}
