@@ -91,7 +91,7 @@ func (p *program) banked(b *branch, one bool, pace *pace) (waits []time.Duration
 		t.Fatalf("%+v", app)
 	}
 	rested = time.Duration(app.Rested)
-	if w := slices.Max(waits); w > rested+patience+slow {
+	if w := slices.Max(waits); w > rested+patience+flushes*slow {
 		t.Errorf("a client waited for %v, and the window was %v; a write beside it took %v at most", w, rested, slow)
 	}
 	after, before := b.At(rep.Volumes[0].Instant)-clocks, b.At(rep.Volumes[0].Instant)+clocks

@@ -141,6 +141,11 @@ type pace struct {
 	slowest chan time.Duration // since it was asked before
 }
 
+// flushes is how many times a commit of a server may wait for the disk as long as
+// one write of a pace does: of its log and of a binary log, of pages that have to
+// make room, and of the journal of the file system, on the loop device and below.
+const flushes = 6
+
 func newPace(t *testing.T) *pace {
 	f, err := os.CreateTemp(t.TempDir(), "")
 	need(t, err)

@@ -201,6 +201,7 @@ func (p *program) gone(t *testing.T) {
 			}
 			// Room is made in time, or the write of a server would fail.
 			fill(t, name("later", n), size)
+			time.Sleep(50 * time.Millisecond) // no server writes all it has room for without a pause
 		}
 	}, problem.FileGone, exitExceptions, "backup", v.Dir)
 }

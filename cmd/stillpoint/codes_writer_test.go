@@ -3,6 +3,7 @@ package main
 import (
 	"database/sql"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -117,18 +118,37 @@ func (p *program) redis(t *testing.T) {
 	stop()
 
 	socket, stop := serve("--maxclients", "1")
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		t.Fatal(err)
+	// Who is served is the one client, so that the next one is one too many. It
+	// is not at once: the server may not have noticed yet that the last one left.
+	var conn net.Conn
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if conn = pinged(socket); conn != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("redis-server serves nobody")
+		}
 	}
 	defer conn.Close()
-	// It is served, so that the next one is one too many.
-	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conn.Read(make([]byte, 100)); err != nil {
-		t.Fatal(err)
-	}
 	q.ends(problem.WriterResources, exitFailed, "backup", p.vol.Dir)
 	stop()
+}
+
+// pinged is a connection to a Redis that has answered; nil where it does not serve
+// one more.
+func pinged(socket string) net.Conn {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil
+	}
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	answer := make([]byte, len("+PONG"))
+	if _, err = conn.Write([]byte("PING\r\n")); err == nil {
+		_, err = io.ReadFull(conn, answer)
+	}
+	if err != nil || string(answer) != "+PONG" {
+		conn.Close()
+		return nil
+	}
+	return conn
 }

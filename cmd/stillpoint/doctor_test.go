@@ -28,7 +28,7 @@ func TestDoctorScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/doctor",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(3 * time.Minute),
+		Deadline:            time.Now().Add(10 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			tb := e.T().(testing.TB)
 			v := scratch.New(tb, "ext4", 200*scratch.MiB)
@@ -78,7 +78,7 @@ func TestDiagnosed(t *testing.T) {
 }
 
 // scanner is an on-access scanner of the file system of its argument, which finds
-// everything clean, for a minute at most.
+// everything clean, for five minutes at most.
 func scanner() {
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_LARGEFILE)
 	if err == nil {
@@ -91,7 +91,7 @@ func scanner() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	time.AfterFunc(time.Minute, func() { os.Exit(0) })
+	time.AfterFunc(5*time.Minute, func() { os.Exit(0) })
 	for r := bufio.NewReader(os.NewFile(uintptr(fd), "fanotify")); ; {
 		var event struct {
 			Length          uint32

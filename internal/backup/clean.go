@@ -94,6 +94,9 @@ func (r *run) cleanUp(ctx context.Context) (found []Leftover, err error) {
 	}
 	dead, err := job.CloseDead(r.e.JobDir)
 	for _, j := range dead {
+		if j.Status == job.Failed { // or its log could not be closed, and is another time
+			r.dead = append(r.dead, j.ID)
+		}
 		note(Leftover{What: "job", ID: j.ID, Removed: true, Text: "log of job " + j.ID + ", which died, closed"}, job.Event{})
 	}
 	if err == nil {

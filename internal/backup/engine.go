@@ -31,8 +31,9 @@ type Engine struct {
 	Watch        func(job.Event)     // is told every event of a job; may be nil
 
 	// Ended is told how a job ended, before its log is closed, and may still add
-	// events. Nothing is held then. It gets a context that outlives the job's and
-	// has to limit itself. May be nil.
+	// events; and how jobs did whose logs it closed, for they died. Nothing is held
+	// then. It has to limit itself. Its context ends by a signal that comes
+	// meanwhile, not by one that ended the job. May be nil.
 	Ended func(ctx context.Context, h job.Header, r *job.Report, add func(job.Event))
 	// Of a backup, for its log: its name in the configuration, the settings that
 	// it can be run again by, and the job that it runs again. All may be empty.
@@ -77,7 +78,8 @@ type run struct {
 	logErr error          // the first failure to write the log
 	named  map[string]int // how many names there were of each kind
 
-	captures int // so far
+	captures int      // so far
+	dead     []string // jobs that died, whose logs this one closed
 }
 
 // run makes the log of a job, does it, and closes the log. The report says how
@@ -94,6 +96,9 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 		// is its code.
 		err = problem.Newf(problem.Cancelled, "", "%w: %s", context.Cause(ctx), strings.ReplaceAll(problem.Text(err), "\n", "; "))
 	}
+	if err == nil {
+		err = log.SyncExceptions()
+	}
 	if err != nil {
 		r.event(job.Event{Severity: job.Error, Step: job.StepLog, Code: problem.CodeOf(err), Text: problem.Text(err)})
 	}
@@ -101,13 +106,30 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	r.report.Settle(err)
 	log.Finish(r.report)
 	if e.Ended != nil {
-		e.Ended(context.WithoutCancel(ctx), log.Header(), r.report, r.event)
+		r.tell(ctx)
 	}
 	if cerr := log.Close(r.report); cerr != nil && err == nil {
 		err = cerr
 		r.report.Settle(err)
 	}
 	return r.report, err
+}
+
+// tell tells who wants to know how this job ended, and those that died. That it
+// takes no longer than people want to wait changes nothing in how it ended.
+func (r *run) tell(ctx context.Context) {
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	r.e.Ended(ctx, r.log.Header(), r.report, r.event)
+	for _, id := range r.dead {
+		j, err := job.Excerpt(r.e.JobDir, id, func(job.Event) bool { return false })
+		if err == nil && j.Report != nil {
+			r.e.Ended(ctx, j.Header, j.Report, r.event)
+		} else if err != nil {
+			r.event(job.Event{Severity: job.Warning, Step: job.StepNotify, Code: problem.CodeOf(err), Text: "nobody is told of job " + id + ", which died: " + problem.Text(err)})
+		}
+	}
 }
 
 // event writes to the log. A log that cannot be written costs the job, but not

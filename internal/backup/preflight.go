@@ -32,15 +32,22 @@ func (b *backing) preflight(ctx context.Context, rules *rules) error {
 		return err
 	}
 	for _, f := range doctor.Run(ctx, doctor.Preflight(doctor.Here(), s, c, b.e.now(), last)) {
-		switch f.Result {
-		case doctor.Failure:
+		switch {
+		case f.Result == doctor.Failure && b.ends(f):
 			return problem.New(f.Code, f.Subject, errors.New(f.Text))
-		case doctor.Warning, doctor.Unknown:
+		case f.Result == doctor.Failure, f.Result == doctor.Warning, f.Result == doctor.Unknown:
 			b.report.Warnings = append(b.report.Warnings, job.Concern{Code: f.Code, Subject: f.Subject, Text: f.Text})
 			b.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Path: f.Subject, Code: f.Code, Text: f.Text})
 		}
 	}
 	return ctx.Err()
+}
+
+// ends tells whether a failure is the end of a backup. Where cache files go is the
+// agent's choice unless we named a place, and it may know of another: who takes
+// the snapshot has the last word.
+func (b *backing) ends(f doctor.Finding) bool {
+	return f.Code != problem.CacheNowhere || b.e.Cache != snapshot.CacheChoice{}
 }
 
 // newest is what was written last into the repository.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"stillpoint/internal/doctor"
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 )
@@ -38,6 +39,19 @@ func TestPreflightWarns(t *testing.T) {
 	}
 	if text := r.log(rep); !strings.Contains(text, "\nWarnings\n") || !strings.Contains(text, "stillpoint explain clock-wrong") {
 		t.Errorf("not for people:\n%s", text)
+	}
+}
+
+// Without a place for cache files a backup ends where it named one.
+func TestPreflightLeavesCachesToTheAgent(t *testing.T) {
+	nowhere := doctor.Finding{Result: doctor.Failure, Code: problem.CacheNowhere}
+	b := &backing{run: &run{e: &Engine{}}}
+	if b.ends(nowhere) || !b.ends(doctor.Finding{Result: doctor.Failure, Code: problem.PathMissing}) {
+		t.Error("the agent is not asked, or another failure is passed over")
+	}
+	b.e.Cache.Dir = "/srv"
+	if !b.ends(nowhere) {
+		t.Error("the place that was named is not that important")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (r *run) retrying(ctx context.Context, o Options, open Open) error {
 		err := b.backup(ctx, open)
 		class := ClassOf(problem.CodeOf(err))
 		rule := o.Retry[class]
-		if err == nil || ctx.Err() != nil || tried[class] >= rule.Times || r.report.Backup != "" || r.logged() != nil {
+		if err == nil || ctx.Err() != nil || tried[class] >= rule.Times || r.recorded() || r.logged() != nil {
 			return err
 		}
 		tried[class]++
@@ -74,6 +75,12 @@ func (r *run) retrying(ctx context.Context, o Options, open Open) error {
 			return err
 		}
 	}
+}
+
+// recorded tells whether a backup may have been recorded. Another try would record
+// a second one with the same id, and what failed came behind, or in between.
+func (r *run) recorded() bool {
+	return r.report.Backup != "" || slices.ContainsFunc(r.report.Timeline, func(s job.Span) bool { return s.Step == string(job.StepRecord) })
 }
 
 // anew forgets what a try had to tell that failed: the log has it. A snapshot that

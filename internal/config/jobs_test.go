@@ -140,6 +140,26 @@ writers:
 	}
 }
 
+// What a job says of all failures holds against what the defaults say of some.
+func TestRetryOfAJob(t *testing.T) {
+	c, err := Parse([]byte("defaults:\n  repo: /r\n  paths: [/srv]\n  retry: {resources: {times: 7, wait: 7s}}\n" +
+		"jobs:\n  never: {retry: {times: 0}}\n  own: {retry: {times: 0, timeout: {times: 2}}}\n  all: {}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][3]int{"never": {0, 0, 0}, "own": {0, 2, 0}, "all": {7, 3, 3}} {
+		s, err := c.Job(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := Effective(s, nil, func(string) string { return "" }, true)
+		got := [3]int{all.Count("retry.resources.times"), all.Count("retry.timeout.times"), all.Count("retry.retryable.times")}
+		if got != want || all.Text("retry.resources.wait") != "7s" {
+			t.Errorf("%s: %v, %s", name, got, all.Text("retry.resources.wait"))
+		}
+	}
+}
+
 // The example is right, and has every key that there is.
 func TestExample(t *testing.T) {
 	c, err := Parse([]byte(Example))

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -16,7 +17,7 @@ type Notify struct {
 	Kinds   []string `yaml:"kinds" default:"backup verify"` // of jobs; empty is backup and verify
 	Timeout Duration `yaml:"timeout" default:"1m"`          // 1m
 
-	Command []string       `yaml:"command"` // program and arguments
+	Command []string       `yaml:"command" secret:"true"` // program and arguments, which may hold one
 	Mail    *NotifyMail    `yaml:"mail"`
 	Webhook *NotifyWebhook `yaml:"webhook"`
 	Metrics *NotifyMetrics `yaml:"metrics"`
@@ -107,10 +108,16 @@ func (n *Notify) checkWay(wrong func(string, ...any)) {
 		if m.User == "" && (m.PasswordFile != "" || m.Auth != "") {
 			wrong("mail has a login without a user")
 		}
+		if m.User != "" && m.TLS == "none" && !loopback(m.Server) {
+			wrong("tls: none would show the login to everybody on the way: write starttls or tls")
+		}
 	case n.Webhook != nil:
 		u, err := url.Parse(n.Webhook.URL)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			wrong("url: write https://HOST/PATH") // it may hold a secret, and is not shown
+		}
+		if err == nil && u.Scheme == "http" && n.Webhook.TokenFile != "" && !loopback(u.Hostname()) {
+			wrong("url: http would show the token to everybody on the way: write https")
 		}
 		absolute("secret_file", n.Webhook.SecretFile)
 		absolute("token_file", n.Webhook.TokenFile)
@@ -133,4 +140,10 @@ func oneOf(wrong func(string, ...any), word, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		wrong("%s: %q is none of %s", word, value, strings.Trim(strings.Join(allowed, ", "), ", "))
 	}
+}
+
+// loopback tells whether a server is this host itself, as it was named.
+func loopback(server string) bool {
+	ip, err := netip.ParseAddr(server)
+	return strings.EqualFold(server, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }

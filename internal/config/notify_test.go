@@ -57,6 +57,24 @@ func TestNotifyHides(t *testing.T) {
 	}
 }
 
+// A password may go to this host itself as it is, and nothing that may be a secret
+// is among what is shown.
+func TestNotifyLogins(t *testing.T) {
+	c, err := Parse([]byte("notify:\n" +
+		"  - {name: a, webhook: {url: 'http://[::1]:80/', token_file: /t}}\n" +
+		"  - {name: b, webhook: {url: 'http://x/'}}\n" +
+		"  - {name: c, mail: {server: localhost, from: y, to: [z], tls: none, user: u}}\n" +
+		"  - {name: d, command: [/bin/told, hidden]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range c.Rows() {
+		if strings.Contains(row.Value.String(), "hidden") {
+			t.Errorf("%s is %s", row.Key, row.Value)
+		}
+	}
+}
+
 // What the README shows is taken.
 func TestReadme(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "README.md"))

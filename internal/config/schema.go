@@ -15,6 +15,7 @@ import (
 type reader struct {
 	anchors  map[string]ast.Node
 	places   map[string]ast.Node // of all keys that are there
+	merging  []ast.Node          // whose entries are being merged, the outermost first
 	mistakes []error
 }
 
@@ -150,15 +151,22 @@ func (r *reader) entries(n ast.Node, key string) (all []*ast.MappingValueNode) {
 			all = append(all, e)
 		}
 	}
+	own := r.real(n)
 	for _, e := range values {
 		if e.Key.Type() != ast.MergeKeyType {
 			continue
 		}
+		if slices.Contains(r.merging, own) {
+			r.wrong(e.Key, key, "a mapping is merged into itself")
+			break
+		}
+		r.merging = append(r.merging, own)
 		for _, in := range r.entries(e.Value, key) {
 			if !seen[nameOf(in)] {
 				all = append(all, in)
 			}
 		}
+		r.merging = r.merging[:len(r.merging)-1]
 	}
 	return all
 }

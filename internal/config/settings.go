@@ -94,7 +94,22 @@ func (c *Config) Job(name string) (Settings, error) {
 		}
 		return nil, problem.Newf(problem.NoSuchJob, name, "the configuration has no such job, but %s", strings.Join(names, ", "))
 	}
-	return c.Defaults.under(own), nil
+	return c.Defaults.without(own).under(own), nil
+}
+
+// without leaves away rules of a class where others have a rule for all: a job that
+// is not to be tried again is not, whatever the defaults say of some failures.
+func (s Settings) without(others Settings) Settings {
+	all := s.under(nil)
+	for _, what := range []string{"times", "wait"} {
+		if _, general := others["retry."+what]; !general {
+			continue
+		}
+		for _, class := range Classes {
+			delete(all, "retry."+class+"."+what)
+		}
+	}
+	return all
 }
 
 // JobNames are the names of all jobs, in order.

@@ -8,11 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
-	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/extents"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/volume"
 )
 
@@ -27,13 +26,16 @@ const (
 )
 
 // Fragments looks whether large files of the selection, and the free space where
-// cache files would be, are in many small pieces.
+// cache files would be, are in many small pieces. Of a whole host it does not.
 func Fragments(s Subject, caches []volume.Volume) Check {
 	return Check{Name: "fragments", Limit: 2 * usualLimit, Look: func(ctx context.Context) ([]Finding, error) {
 		var found []Finding
 		looked := 0
+		if s.whole() {
+			caches = nil // to read the maps of all volumes of a host takes long
+		}
 		for _, v := range caches {
-			f, bad, err := freeSpace(v)
+			f, bad, err := freeSpace(ctx, v)
 			if errors.Is(err, extents.ErrNoMap) || errors.Is(err, extents.ErrUnsupported) {
 				continue
 			}
@@ -46,7 +48,7 @@ func Fragments(s Subject, caches []volume.Volume) Check {
 			}
 		}
 		for _, path := range largest(ctx, s) {
-			n, bytes, err := pieces(path)
+			n, bytes, err := s.pieces(path)
 			if err != nil {
 				continue // gone, or of a file system that does not tell
 			}
@@ -71,13 +73,13 @@ func Fragments(s Subject, caches []volume.Volume) Check {
 }
 
 // freeSpace is about what is free on a volume.
-func freeSpace(v volume.Volume) (f Finding, bad bool, err error) {
+func freeSpace(ctx context.Context, v volume.Volume) (f Finding, bad bool, err error) {
 	root, err := os.Open(at(v))
 	if err != nil {
 		return f, false, err
 	}
 	defer root.Close()
-	space, err := extents.Free(root, mapRecords)
+	space, err := extents.Free(ctx, root, mapRecords)
 	if err != nil || space.Bytes < leastFree || space.Large >= space.Bytes/2 {
 		return f, false, err
 	}
@@ -86,8 +88,8 @@ func freeSpace(v volume.Volume) (f Finding, bad bool, err error) {
 }
 
 // pieces counts those of a file.
-func pieces(path string) (n int, bytes uint64, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+func (s Subject) pieces(path string) (n int, bytes uint64, err error) {
+	f, err := s.open(path, file.Regular)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -100,39 +102,57 @@ func largest(ctx context.Context, s Subject) (paths []string) {
 	if s.whole() {
 		return nil // nobody said which files
 	}
-	type sized struct {
-		path string
-		size int64
-	}
-	var top []sized
-	seen, until := 0, time.Now().Add(usualLimit)
+	ctx, cancel := context.WithTimeout(ctx, usualLimit)
+	defer cancel()
+	var top sizes
+	seen := 0
 	for _, path := range s.Paths {
-		_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
-			if seen++; seen > sizedNames || ctx.Err() != nil || seen%256 == 0 && time.Now().After(until) {
-				return filepath.SkipAll
-			}
-			switch {
-			case err != nil, !s.holds(path), d.IsDir() && s.foreign(path):
-				if d != nil && d.IsDir() {
-					return filepath.SkipDir
+		if i, err := file.Stat(file.Here, path, file.NoFollow|file.NoAutomount); err == nil && i.Kind == file.Regular {
+			top.add(path, i.Size)
+		}
+	}
+	for dirs := slices.Clone(s.Paths); len(dirs) > 0 && seen <= sizedNames && ctx.Err() == nil; {
+		dir := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		s.list(ctx, dir, func(d *os.File, names []fs.DirEntry) bool {
+			seen += len(names)
+			for _, e := range names {
+				path := filepath.Join(dir, e.Name())
+				switch {
+				case !s.holds(path) || s.foreign(path):
+				case e.IsDir():
+					dirs = append(dirs, path)
+				case e.Type().IsRegular():
+					if i, err := file.Stat(int(d.Fd()), e.Name(), file.NoFollow|file.NoAutomount); err == nil {
+						top.add(path, i.Size)
+					}
 				}
-				return nil
-			case !d.Type().IsRegular():
-				return nil
 			}
-			if fi, err := d.Info(); err == nil {
-				top = append(top, sized{path, fi.Size()})
-			}
-			if len(top) > 4*largestFiles {
-				slices.SortFunc(top, func(a, b sized) int { return cmp.Compare(b.size, a.size) })
-				top = top[:largestFiles]
-			}
-			return nil
+			return seen <= sizedNames
 		})
 	}
-	slices.SortFunc(top, func(a, b sized) int { return cmp.Compare(b.size, a.size) })
-	for _, f := range top[:min(len(top), largestFiles)] {
+	for _, f := range top.largest() {
 		paths = append(paths, f.path)
 	}
 	return paths
+}
+
+// sizes are files, the largest of them kept.
+type sizes []sized
+
+type sized struct {
+	path string
+	size int64
+}
+
+func (s *sizes) add(path string, size int64) {
+	*s = append(*s, sized{path, size})
+	if len(*s) > 4*largestFiles {
+		*s = s.largest()
+	}
+}
+
+func (s sizes) largest() sizes {
+	slices.SortFunc(s, func(a, b sized) int { return cmp.Compare(b.size, a.size) })
+	return s[:min(len(s), largestFiles)]
 }

@@ -19,13 +19,37 @@ type Choice struct {
 	Err      error
 }
 
-// Choose asks who can take a snapshot of each volume. For a whole host they may
-// but look.
+// Choose asks who can take a snapshot of each volume, of all at once. For a whole
+// host they may but look. Where nobody answers in time, that is why there is none.
 func Choose(ctx context.Context, s Subject, ps []snapshot.Provider) map[volume.ID]Choice {
+	late, cancel := context.WithTimeout(ctx, usualLimit+grace)
+	defer cancel()
+	ctx, stop := context.WithTimeout(late, usualLimit)
+	defer stop()
+	answers := make([]chan Choice, len(s.Volumes))
+	for i, v := range s.Volumes {
+		answers[i] = make(chan Choice, 1)
+		go func() {
+			p, err := chosen(ctx, s, ps, v)
+			answers[i] <- Choice{p, err}
+		}()
+	}
 	all := map[volume.ID]Choice{}
-	for _, v := range s.Volumes {
-		p, err := chosen(ctx, s, ps, v)
-		all[v.ID] = Choice{p, err}
+	for i, v := range s.Volumes {
+		var c Choice
+		select {
+		case c = <-answers[i]:
+		case <-late.Done():
+			select {
+			case c = <-answers[i]:
+			default:
+				c.Err = late.Err()
+			}
+		}
+		if ctx.Err() != nil && errors.Is(c.Err, context.DeadlineExceeded) {
+			c = Choice{Err: problem.Newf(problem.LookFailed, "", "no answer within %s", usualLimit)}
+		}
+		all[v.ID] = c
 	}
 	return all
 }
@@ -47,6 +71,11 @@ func Providers(s Subject, choices map[volume.ID]Choice) Check {
 func able(s Subject, v volume.Volume, c Choice) Finding {
 	if c.Err == nil {
 		f := fine("%s takes it", c.Provider.Name())
+		f.Subject = at(v)
+		return f
+	}
+	if problem.Is(c.Err, problem.LookFailed) {
+		f := unknown(c.Err)
 		f.Subject = at(v)
 		return f
 	}

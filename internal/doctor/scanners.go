@@ -36,7 +36,7 @@ func Scanners(h Host, s Subject, caches []volume.Volume, own func(pid int) bool)
 		groups := newGroups()
 		err := eachProcess(ctx, h, func(pid int, dir string) {
 			processes++
-			ms, err := groups.of(dir)
+			ms, err := groups.of(ctx, dir)
 			if errors.Is(err, fs.ErrPermission) {
 				denied++
 			}
@@ -136,14 +136,17 @@ type groups struct{ buf []byte }
 
 func newGroups() *groups { return &groups{make([]byte, 16<<10)} }
 
-// of reads what a process has marked.
-func (g *groups) of(dir string) (all []mark, err error) {
+// of reads what a process has marked. One may have very many files open.
+func (g *groups) of(ctx context.Context, dir string) (all []mark, err error) {
 	fds, err := file.Open(file.Here, dir+"/fd", file.Read|file.Directory)
 	if err != nil {
 		return nil, err // gone meanwhile, or not ours to see
 	}
 	defer func() { _ = file.Close(fds) }()
 	err = file.List(fds, g.buf, func(name []byte, _ file.Kind, _ uint64) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		to, err := file.Readlink(fds, string(name))
 		if errors.Is(err, fs.ErrPermission) {
 			return err

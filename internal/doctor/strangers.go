@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/file"
 )
 
 // How much of a selection is looked at for other backups, those names first that
@@ -56,26 +57,34 @@ func (w *search) walk(ctx context.Context) {
 	for level := w.s.Paths; len(level) > 0; {
 		var next []string
 		for _, dir := range level {
-			if ctx.Err() != nil || w.seen >= lookedAt || time.Now().After(w.until) {
-				w.cut = true
+			if w.over(ctx) {
 				return
 			}
-			next = append(next, w.directory(dir)...)
+			next = append(next, w.directory(ctx, dir)...)
 		}
 		level = next
 	}
 }
 
+// over tells whether no more is looked at.
+func (w *search) over(ctx context.Context) bool {
+	w.cut = w.cut || ctx.Err() != nil || w.seen >= lookedAt || time.Now().After(w.until)
+	return w.cut
+}
+
 // directory looks at the names in a directory and returns those in it to go on
 // with.
-func (w *search) directory(dir string) (next []string) {
-	entries, _ := os.ReadDir(dir) // what cannot be read, a backup names
-	w.seen += len(entries)
+func (w *search) directory(ctx context.Context, dir string) (next []string) {
+	var entries []fs.DirEntry
+	w.s.list(ctx, dir, func(_ *os.File, part []fs.DirEntry) bool {
+		entries, w.seen = append(entries, part...), w.seen+len(part)
+		return len(part) == 0 || !w.over(ctx)
+	})
 	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
 		names[e.Name()] = true
 	}
-	if what := repositoryOf(dir, names); what != "" {
+	if what := w.s.repositoryOf(dir, names); what != "" {
 		w.inside = append(w.inside, place{dir, what})
 		return nil
 	}
@@ -110,7 +119,7 @@ func (w *search) file(dir, path string, e fs.DirEntry) {
 }
 
 // repositoryOf tells whose repository a directory is, by the names in it.
-func repositoryOf(dir string, names map[string]bool) string {
+func (s Subject) repositoryOf(dir string, names map[string]bool) string {
 	has := func(all ...string) bool {
 		for _, n := range all {
 			if !names[n] {
@@ -122,7 +131,7 @@ func repositoryOf(dir string, names map[string]bool) string {
 	switch {
 	case has("config", "data", "index", "keys", "snapshots"):
 		return "a repository of restic"
-	case has("config", "data", "README") && strings.Contains(beginning(filepath.Join(dir, "config")), "[repository]"):
+	case has("config", "data", "README") && strings.Contains(s.beginning(filepath.Join(dir, "config")), "[repository]"):
 		return "a repository of borg"
 	case has("kopia.repository.f"), has("kopia.repository"):
 		return "a repository of Stillpoint or kopia"
@@ -141,8 +150,8 @@ func repositoryOf(dir string, names map[string]bool) string {
 }
 
 // beginning is the first bytes of a file, empty where it cannot be read.
-func beginning(path string) string {
-	f, err := os.Open(path)
+func (s Subject) beginning(path string) string {
+	f, err := s.open(path, file.Regular)
 	if err != nil {
 		return ""
 	}

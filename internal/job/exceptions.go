@@ -101,14 +101,36 @@ func (l *Log) list() error {
 	return nil
 }
 
-func (l *Log) unlist() error {
-	if l.others == nil {
-		return nil
+// SyncExceptions writes all exceptions and waits until they are on the disk. Without
+// them nobody may be told that a job is complete with exceptions.
+func (l *Log) SyncExceptions() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return l.errClosed()
 	}
-	if err := l.others.Close(); err != nil {
-		return lost(l.others.Name(), "close", err)
+	return l.syncList()
+}
+
+func (l *Log) syncList() error {
+	if err := l.list(); err != nil || l.others == nil {
+		return err
+	}
+	if err := l.others.Sync(); err != nil {
+		return lost(l.others.Name(), "sync", err)
 	}
 	return nil
+}
+
+func (l *Log) unlist() error {
+	err := l.syncList()
+	if l.others == nil {
+		return err
+	}
+	if cerr := l.others.Close(); cerr != nil && err == nil {
+		err = lost(l.others.Name(), "close", cerr)
+	}
+	return err
 }
 
 // EachException calls do for each exception of a job, in the order in which they

@@ -56,6 +56,25 @@ func TestExceptions(t *testing.T) {
 	}
 }
 
+// A job whose exceptions are not on the disk is not complete, whatever it says.
+func TestLostExceptions(t *testing.T) {
+	dir := t.TempDir()
+	l := create(t, dir, nil)
+	must(t, l.Except(Exception{Path: "/a", Code: problem.FileUnreadable, Reason: "x", Step: StepStore}))
+	must(t, l.SyncExceptions())
+	must(t, l.others.Close()) // as if the disk did not take them
+	if err := l.SyncExceptions(); !problem.Is(err, problem.StateLost) {
+		t.Errorf("got %v", err)
+	}
+	r := &Report{Status: CompleteWithExceptions, Code: problem.FileUnreadable}
+	if err := l.Close(r); !problem.Is(err, problem.StateLost) || r.Status != Failed || r.Code != problem.StateLost {
+		t.Errorf("%v, %s [%s]", err, r.Status, r.Code)
+	}
+	if j := load(t, dir, l.ID()); j.Status != Failed || j.Code != problem.StateLost {
+		t.Errorf("the log: %+v", j.Summary)
+	}
+}
+
 // Thirty thousand exceptions need no memory, neither to be written nor to be
 // read.
 func TestManyExceptions(t *testing.T) {

@@ -2,6 +2,7 @@ package job
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -197,9 +198,11 @@ func (l *Log) Finish(r *Report) {
 	r.Took = Millis(max(0, now.Sub(l.begun)))
 }
 
-// Close sets what the log knows in r, unless Finish did, writes it as the last line, and gives the
-// lock back. A log that is held cannot be closed. When the report cannot be
-// written, the log is closed all the same, and reads as that of a job that died.
+// Close sets what the log knows in r, unless Finish did, writes it as the last line,
+// and gives the lock back. A log that is held cannot be closed. When the exceptions
+// cannot be brought to the disk before, the job has failed, and r says so. When the
+// report cannot be written, the log is closed all the same, and reads as that of a
+// job that died.
 func (l *Log) Close(r *Report) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,15 +215,17 @@ func (l *Log) Close(r *Report) error {
 	if r.Job == "" {
 		l.Finish(r)
 	}
+	xerr := l.unlist()
+	if xerr != nil && (r.Status == Complete || r.Status == CompleteWithExceptions) {
+		r.Settle(xerr)
+	}
 	line, err := encodeLine(lineReport, r)
 	if err == nil {
 		l.pending = append(l.pending, line...)
 		err = l.sync()
 	}
 	l.closed = true
-	if xerr := errors.Join(l.list(), l.unlist()); xerr != nil && err == nil {
-		err = xerr
-	}
+	err = cmp.Or(err, xerr)
 	if cerr := l.file.Close(); cerr != nil && err == nil {
 		err = lost(l.file.Name(), "close", cerr)
 	}

@@ -3,11 +3,13 @@ package notify
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"stillpoint/internal/tool"
 )
@@ -19,8 +21,12 @@ type Command struct {
 	Line []string // the program and its arguments
 }
 
-// About is the program.
-func (c Command) About() string { return "runs " + strings.Join(c.Line, " ") }
+// About is the program. Its arguments may hold secrets: they are never shown.
+func (c Command) About() string { return "runs " + c.Line[0] }
+
+// textMost is how long a text in a variable may be. The kernel takes no longer ones
+// than 128 KiB (execve(2)), and the report on standard input has all of it.
+const textMost = 8 << 10
 
 // Notify runs it.
 func (c Command) Notify(ctx context.Context, n *Notice) error {
@@ -46,6 +52,9 @@ func (c Command) Notify(ctx context.Context, n *Notice) error {
 		env = append(env, "STILLPOINT_REPORT="+file)
 	}
 	_, err = tool.Command{Name: c.Line[0], Args: c.Line[1:], Env: env, Stdin: bytes.NewReader(stdin)}.Run(ctx)
+	if failed := (*tool.Error)(nil); errors.As(err, &failed) {
+		failed.Command = failed.Command[:1]
+	}
 	return err
 }
 
@@ -61,7 +70,7 @@ func environment(n *Notice) (env []string) {
 	add("STATUS", string(r.Status))
 	add("LEVEL", string(r.Level))
 	add("CODE", string(r.Code))
-	add("TEXT", r.Text)
+	add("TEXT", shortened(r.Text))
 	add("BACKUP", r.Backup)
 	add("EXCEPTIONS", strconv.FormatInt(r.ExceptionCount(), 10))
 	add("SECONDS", fmt.Sprintf("%.3f", float64(r.Took)/1e9))
@@ -70,4 +79,17 @@ func environment(n *Notice) (env []string) {
 		add("TEST", "1")
 	}
 	return env
+}
+
+// shortened is a text that is not too long, cut between two letters.
+func shortened(text string) string {
+	if len(text) <= textMost {
+		return text
+	}
+	const more = "…"
+	cut := textMost - len(more)
+	for back := 0; back < utf8.UTFMax && !utf8.RuneStart(text[cut]); back++ {
+		cut--
+	}
+	return text[:cut] + more
 }

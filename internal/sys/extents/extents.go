@@ -5,6 +5,7 @@
 package extents
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"runtime"
@@ -25,9 +26,16 @@ const (
 	fsmapCall  = 0xc0c0583b // FS_IOC_GETFSMAP
 )
 
-// Most is how many pieces of a file are counted. Whoever writes to it waits
-// meanwhile, on XFS, so it is not for as long as there are pieces.
-const Most = 4096
+// Most is how many pieces of a file are counted, atOnce how many of them by one
+// call. Whoever writes to it waits meanwhile, on XFS, so it is not for as long as
+// there are pieces.
+const (
+	Most   = 4096
+	atOnce = 64
+)
+
+// lastExtent is a flag of struct fiemap_extent: none comes behind it.
+const lastExtent = 1
 
 // extent is struct fiemap_extent.
 type extent struct {
@@ -41,18 +49,29 @@ type extent struct {
 type fiemap struct {
 	start, length                        uint64
 	flags, mapped, extentCount, reserved uint32
-	extents                              [Most]extent
+	extents                              [atOnce]extent
 }
 
 // Of returns in how many pieces a file is, and how many bytes they are together.
 // If there are Most of them, there may be more.
 func Of(f *os.File) (pieces int, bytes uint64, err error) {
-	m := &fiemap{length: ^uint64(0), extentCount: Most}
-	if err := call(f, "FS_IOC_FIEMAP", fiemapCall, unsafe.Pointer(m)); err != nil {
-		return 0, 0, err
-	}
-	for _, e := range m.extents[:min(int(m.mapped), Most)] {
-		pieces, bytes = pieces+1, bytes+e.length
+	m := &fiemap{extentCount: atOnce}
+	for pieces < Most {
+		m.length = ^uint64(0) - m.start
+		if err := call(f, "FS_IOC_FIEMAP", fiemapCall, unsafe.Pointer(m)); err != nil {
+			return 0, 0, err
+		}
+		var end uint64
+		for _, e := range m.extents[:min(int(m.mapped), atOnce)] {
+			pieces, bytes, end = pieces+1, bytes+e.length, e.logical+e.length
+			if e.flags&lastExtent != 0 {
+				return pieces, bytes, nil
+			}
+		}
+		if end <= m.start {
+			break
+		}
+		m.start = end
 	}
 	return pieces, bytes, nil
 }
@@ -92,11 +111,15 @@ type Space struct {
 }
 
 // Free looks at the map of the volume that f lies on, but not at more than limit
-// records of it. It needs CAP_SYS_ADMIN to see who owns what.
-func Free(f *os.File, limit int) (s Space, err error) {
+// records of it, nor after the end of ctx. It needs CAP_SYS_ADMIN to see who owns
+// what.
+func Free(ctx context.Context, f *os.File, limit int) (s Space, err error) {
 	h := &head{count: perCall}
 	h.high = record{device: ^uint32(0), flags: ^uint32(0), physical: ^uint64(0), owner: ^uint64(0), offset: ^uint64(0)}
 	for seen := 0; ; {
+		if err := ctx.Err(); err != nil {
+			return s, err
+		}
 		if err := call(f, "FS_IOC_GETFSMAP", fsmapCall, unsafe.Pointer(h)); err != nil {
 			return s, err
 		}

@@ -1,6 +1,7 @@
 package extents
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestPieces(t *testing.T) {
 			}
 			var st unix.Statfs_t
 			must(t, f.Sync(), unix.Fstatfs(int(f.Fd()), &st))
-			before, err := Free(f, 1<<20)
+			before, err := Free(t.Context(), f, 1<<20)
 			must(t, err)
 			// The file system reserves some of it for itself.
 			if want := st.Bfree * uint64(st.Bsize); before.Bytes < want-want/8 || before.Bytes > want+want/8 || before.Partial {
@@ -51,12 +52,17 @@ func TestPieces(t *testing.T) {
 			if n, _, err := Of(f); n < 1500 || n > 1510 || err != nil {
 				t.Errorf("a file with holes: %d, %v", n, err)
 			}
-			after, err := Free(f, 1<<20)
+			after, err := Free(t.Context(), f, 1<<20)
 			must(t, err)
 			if more := after.Pieces - before.Pieces; more < 1400 {
 				t.Errorf("%d more pieces are free", more)
 			}
-			if some, err := Free(f, perCall); err != nil || !some.Partial || some.Pieces >= after.Pieces {
+			ended, end := context.WithCancel(t.Context())
+			end()
+			if _, err := Free(ended, f, 1<<20); !errors.Is(err, context.Canceled) {
+				t.Errorf("nobody waits for it any more: %v", err)
+			}
+			if some, err := Free(t.Context(), f, perCall); err != nil || !some.Partial || some.Pieces >= after.Pieces {
 				t.Errorf("the first part: %+v, %v", some, err)
 			}
 		})
@@ -69,7 +75,7 @@ func TestUnsupported(t *testing.T) {
 	f, err := os.Open("/dev/shm")
 	must(t, err)
 	defer f.Close()
-	if _, err := Free(f, 1); !errors.Is(err, ErrNoMap) {
+	if _, err := Free(t.Context(), f, 1); !errors.Is(err, ErrNoMap) {
 		t.Errorf("got %v", err)
 	}
 	if _, _, err := Of(f); !errors.Is(err, ErrUnsupported) {
