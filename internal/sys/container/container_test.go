@@ -79,9 +79,14 @@ func TestPath(t *testing.T) {
 	must(t, os.MkdirAll(host+"/lower/old", 0o755))
 	must(t, os.MkdirAll(host+"/upper/new", 0o755))
 	must(t, os.Mkdir(host+"/workdir", 0o755))
-	pid := contained(t, `mount -t tmpfs none /mnt; mkdir /mnt/bound /mnt/memory /mnt/over
+	must(t, os.MkdirAll(host+"/named/upper/new", 0o700))
+	must(t, os.MkdirAll(host+"/hidden/upper/new", 0o755))
+	must(t, os.Mkdir(host+"/hidden/workdir", 0o755))
+	pid := contained(t, `mount -t tmpfs none /mnt; mkdir /mnt/bound /mnt/memory /mnt/over /mnt/false
 mount --bind "$1/data" /mnt/bound; ln -s /mnt/bound /mnt/link; ln -s '../a b' "/mnt/bound/a b/link"
-mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" none /mnt/over`, host)
+mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" none /mnt/over
+mount --bind "$1/hidden" "$1/named"
+mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/named/upper,workdir=$1/named/workdir" none /mnt/false`, host)
 	for _, tt := range []struct{ theirs, ours string }{
 		{"/mnt/bound", "/data"},
 		{"/mnt/bound/a b/c", "/data/a b/c"},
@@ -91,7 +96,8 @@ mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" non
 		{"/mnt/over/new", "/upper/new"},
 		{host + "/data", "/data"},
 		{"/mnt/memory", ""},
-		{"/mnt/over/old", ""}, // is in the image alone: nothing was ever changed
+		{"/mnt/false/new", ""}, // that path leads elsewhere on the host
+		{"/mnt/over/old", ""},  // is in the image alone: nothing was ever changed
 	} {
 		got, err := Path(pid, tt.theirs)
 		if tt.ours == "" {
