@@ -28,12 +28,20 @@ import (
 var ErrUnseen = errors.New("no path of the host shows it")
 
 // Network tells whether a process has a network of its own.
-func Network(pid int) (own bool, err error) {
-	theirs, err := os.Readlink(procPath(pid, "ns/net"))
+func Network(pid int) (own bool, err error) { return apartIn(pid, "net") }
+
+// Users tells whether a process has users of its own. Anybody may make himself
+// such a process, with any network and any mounts that he likes
+// (user_namespaces(7)): what it looks like is no proof of what it is.
+func Users(pid int) (own bool, err error) { return apartIn(pid, "user") }
+
+// apartIn tells whether a process has another namespace than we.
+func apartIn(pid int, kind string) (bool, error) {
+	theirs, err := os.Readlink(procPath(pid, "ns/"+kind))
 	if err != nil {
 		return false, err
 	}
-	ours, err := os.Readlink("/proc/self/ns/net")
+	ours, err := os.Readlink("/proc/self/ns/" + kind)
 	return theirs != ours, err
 }
 

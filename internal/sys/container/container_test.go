@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -188,22 +189,71 @@ func TestNetwork(t *testing.T) {
 		t.Logf("somebody else listens on %s", address)
 	}
 
-	proxy := filepath.Join(dir, "docker-proxy")
-	must(t, os.WriteFile(proxy, []byte("#!/bin/sh\necho ready; read x\n"), 0o755))
-	p := exec.Command(proxy, "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "16379", "-container-ip", "198.51.100.7", "-container-port", "6379")
+	program := filepath.Join(dir, proxy)
+	must(t, exec.Command("cp", "/bin/sh", program).Run())
+	publish := func(port string, command ...string) {
+		t.Helper()
+		p := exec.Command(command[0], append(command[1:], "-c", "echo ready; read x", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", port,
+			"-container-ip", "198.51.100.7", "-container-port", "6379")...)
+		stop, err := p.StdinPipe()
+		must(t, err)
+		ready, err := p.StdoutPipe()
+		must(t, err)
+		must(t, p.Start())
+		t.Cleanup(func() { stop.Close(); _ = p.Wait() })
+		_, err = fmt.Fscan(ready, &address)
+		must(t, err)
+	}
+	must(t, os.Chmod(dir, 0o755))
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	publish("16379", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program)
+	publish("16380", "setpriv", "--ruid=65534", program)
+	publish("16381", "unshare", "--user", "--map-root-user", program)
+	publish("16382", "unshare", "--net", program)
+	link := filepath.Join(t.TempDir(), proxy)
+	must(t, os.Symlink("/bin/sh", link))
+	publish("16383", link)
+	if got := Published(pid, 6379); got != nil {
+		t.Errorf("published at %q by somebody", got)
+	}
+	publish("16385", program)
+	publish("16384", program)
+	if got := Published(pid, 6379); !slices.Equal(got, []string{"127.0.0.1:16384", "127.0.0.1:16385"}) {
+		t.Errorf("published at %q", got)
+	}
+	if got := append(Published(pid, 6380), Published(os.Getpid(), 6379)...); got != nil {
+		t.Errorf("another port, another process: %q", got)
+	}
+	if own, err := Users(pid); err != nil || own {
+		t.Errorf("users of its own: %v, %v", own, err)
+	}
+}
+
+// Who has users of its own may have the address of another container.
+func TestUsers(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, proxy)
+	must(t, exec.Command("cp", "/bin/sh", program).Run())
+	p := exec.Command(program, "-c", `unshare --user --map-root-user --net sh -c 'ip link set lo up; ip addr add 198.51.100.7/32 dev lo; echo $$; read x'; :`,
+		"-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "16379", "-container-ip", "198.51.100.7", "-container-port", "6379")
+	p.Stderr = os.Stderr
 	stop, err := p.StdinPipe()
 	must(t, err)
-	ready, err := p.StdoutPipe()
+	out, err := p.StdoutPipe()
 	must(t, err)
 	must(t, p.Start())
 	defer func() { stop.Close(); _ = p.Wait() }()
-	_, err = fmt.Fscan(ready, &address)
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
 	must(t, err)
-	if got := Published(pid, 6379); got != "127.0.0.1:16379" {
-		t.Errorf("published at %q", got)
+	if !addresses(pid)["198.51.100.7"] {
+		t.Errorf("it has %v", addresses(pid))
 	}
-	if got := Published(pid, 6380) + Published(os.Getpid(), 6379); got != "" {
-		t.Errorf("another port, another process: %q", got)
+	if own, err := Users(pid); err != nil || !own {
+		t.Errorf("users of its own: %v, %v", own, err)
+	}
+	if got := Published(pid, 6379); got != nil {
+		t.Errorf("published at %q", got)
 	}
 }
 
