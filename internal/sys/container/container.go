@@ -22,6 +22,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/sys/peer"
 )
 
 // ErrUnseen says that no path of ours shows a file.
@@ -112,6 +114,19 @@ func Open(pid int, path string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Listens tells whether it is a process itself that listens at what is a socket at
+// path to it: a name can be made to lead to another one's. The manager of the
+// system may have listened for it (systemd.socket(5)).
+func Listens(pid int, path string) (bool, error) {
+	f, err := Open(pid, path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	who, err := peer.Listener(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	return who == pid || who == 1, err
 }
 
 // Dial connects to an address of TCP as a process would.

@@ -148,6 +148,12 @@ func TestSocket(t *testing.T) {
 	if at, err := Socket(pid, host+"/s"); err != nil || at != host+"/s" {
 		t.Errorf("%q, %v", at, err)
 	}
+	if ours, err := Listens(os.Getpid(), host+"/s"); err != nil || !ours {
+		t.Errorf("this process listens: %v, %v", ours, err)
+	}
+	if theirs, err := Listens(pid, "/mnt/link/s"); err != nil || theirs {
+		t.Errorf("it listens to what leads to another's: %v, %v", theirs, err)
+	}
 	if at, err := Socket(pid, "/mnt/run/none"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%q, %v", at, err)
 	}

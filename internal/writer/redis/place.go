@@ -44,6 +44,8 @@ func (w *Writer) place(pid int) (p place, ok bool) {
 		if own {
 			p.pid = pid
 		}
+	} else if itself, err := container.Listens(pid, p.Address.Address); err == nil && !itself {
+		return p, false // the path leads to another's
 	} else if at, err := container.Socket(pid, p.Address.Address); err == nil {
 		p.Address.Address = at
 	} else if errors.Is(err, container.ErrUnseen) {

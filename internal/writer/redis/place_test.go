@@ -67,6 +67,26 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// Who lets the path of his socket lead to that of a server is not taken for it.
+func TestImpostor(t *testing.T) {
+	dir, theirs := t.TempDir(), t.TempDir()
+	server := impostor(t, "unix", dir+"/s", "env")
+	must(t, os.Mkdir(theirs+"/run", 0o755))
+	pid := impostor(t, "unix", theirs+"/run/s", "env")
+	w := New(Options{})
+	if p, ok := w.place(pid); !ok || p.name != theirs+"/run/s" {
+		t.Errorf("before: %+v, %v", p, ok)
+	}
+	must(t, os.Rename(theirs+"/run", theirs+"/hidden"))
+	must(t, os.Symlink(dir, theirs+"/run"))
+	if p, ok := w.place(pid); ok {
+		t.Errorf("the impostor is %+v", p)
+	}
+	if p, ok := w.place(server); !ok || p.name != dir+"/s" || p.process != server {
+		t.Errorf("the server is %+v, %v", p, ok)
+	}
+}
+
 // Nobody takes the place of a server by a name that he gave himself.
 func TestDistinct(t *testing.T) {
 	at := func(address string) listener.Address { return listener.Address{Network: "tcp", Address: address} }
