@@ -27,7 +27,7 @@ var may = map[string]string{
 	"internal/sys/btrfs":      "",
 	"internal/sys/clock":      "",
 	"internal/sys/extents":    "",
-	"internal/sys/container":  "",
+	"internal/sys/container":  "internal/sys/peer",
 	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
 	"internal/sys/flagfile":   "",

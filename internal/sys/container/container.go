@@ -22,18 +22,28 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/sys/peer"
 )
 
 // ErrUnseen says that no path of ours shows a file.
 var ErrUnseen = errors.New("no path of the host shows it")
 
 // Network tells whether a process has a network of its own.
-func Network(pid int) (own bool, err error) {
-	theirs, err := os.Readlink(procPath(pid, "ns/net"))
+func Network(pid int) (own bool, err error) { return apartIn(pid, "net") }
+
+// Users tells whether a process has users of its own. Anybody may make himself
+// such a process, with any network and any mounts that he likes
+// (user_namespaces(7)): what it looks like is no proof of what it is.
+func Users(pid int) (own bool, err error) { return apartIn(pid, "user") }
+
+// apartIn tells whether a process has another namespace than we.
+func apartIn(pid int, kind string) (bool, error) {
+	theirs, err := os.Readlink(procPath(pid, "ns/"+kind))
 	if err != nil {
 		return false, err
 	}
-	ours, err := os.Readlink("/proc/self/ns/net")
+	ours, err := os.Readlink("/proc/self/ns/" + kind)
 	return theirs != ours, err
 }
 
@@ -104,6 +114,19 @@ func Open(pid int, path string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Listens tells whether it is a process itself that listens at what is a socket at
+// path to it: a name can be made to lead to another one's. The manager of the
+// system may have listened for it (systemd.socket(5)).
+func Listens(pid int, path string) (bool, error) {
+	f, err := Open(pid, path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	who, err := peer.Listener(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	return who == pid || who == 1, err
 }
 
 // Dial connects to an address of TCP as a process would.

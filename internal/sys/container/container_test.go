@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,9 +80,14 @@ func TestPath(t *testing.T) {
 	must(t, os.MkdirAll(host+"/lower/old", 0o755))
 	must(t, os.MkdirAll(host+"/upper/new", 0o755))
 	must(t, os.Mkdir(host+"/workdir", 0o755))
-	pid := contained(t, `mount -t tmpfs none /mnt; mkdir /mnt/bound /mnt/memory /mnt/over
+	must(t, os.MkdirAll(host+"/named/upper/new", 0o700))
+	must(t, os.MkdirAll(host+"/hidden/upper/new", 0o755))
+	must(t, os.Mkdir(host+"/hidden/workdir", 0o755))
+	pid := contained(t, `mount -t tmpfs none /mnt; mkdir /mnt/bound /mnt/memory /mnt/over /mnt/false
 mount --bind "$1/data" /mnt/bound; ln -s /mnt/bound /mnt/link; ln -s '../a b' "/mnt/bound/a b/link"
-mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" none /mnt/over`, host)
+mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" none /mnt/over
+mount --bind "$1/hidden" "$1/named"
+mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/named/upper,workdir=$1/named/workdir" none /mnt/false`, host)
 	for _, tt := range []struct{ theirs, ours string }{
 		{"/mnt/bound", "/data"},
 		{"/mnt/bound/a b/c", "/data/a b/c"},
@@ -91,7 +97,8 @@ mount -t overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/workdir" non
 		{"/mnt/over/new", "/upper/new"},
 		{host + "/data", "/data"},
 		{"/mnt/memory", ""},
-		{"/mnt/over/old", ""}, // is in the image alone: nothing was ever changed
+		{"/mnt/false/new", ""}, // that path leads elsewhere on the host
+		{"/mnt/over/old", ""},  // is in the image alone: nothing was ever changed
 	} {
 		got, err := Path(pid, tt.theirs)
 		if tt.ours == "" {
@@ -141,6 +148,12 @@ func TestSocket(t *testing.T) {
 	if at, err := Socket(pid, host+"/s"); err != nil || at != host+"/s" {
 		t.Errorf("%q, %v", at, err)
 	}
+	if ours, err := Listens(os.Getpid(), host+"/s"); err != nil || !ours {
+		t.Errorf("this process listens: %v, %v", ours, err)
+	}
+	if theirs, err := Listens(pid, "/mnt/link/s"); err != nil || theirs {
+		t.Errorf("it listens to what leads to another's: %v, %v", theirs, err)
+	}
 	if at, err := Socket(pid, "/mnt/run/none"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%q, %v", at, err)
 	}
@@ -182,22 +195,71 @@ func TestNetwork(t *testing.T) {
 		t.Logf("somebody else listens on %s", address)
 	}
 
-	proxy := filepath.Join(dir, "docker-proxy")
-	must(t, os.WriteFile(proxy, []byte("#!/bin/sh\necho ready; read x\n"), 0o755))
-	p := exec.Command(proxy, "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "16379", "-container-ip", "198.51.100.7", "-container-port", "6379")
+	program := filepath.Join(dir, proxy)
+	must(t, exec.Command("cp", "/bin/sh", program).Run())
+	publish := func(port string, command ...string) {
+		t.Helper()
+		p := exec.Command(command[0], append(command[1:], "-c", "echo ready; read x", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", port,
+			"-container-ip", "198.51.100.7", "-container-port", "6379")...)
+		stop, err := p.StdinPipe()
+		must(t, err)
+		ready, err := p.StdoutPipe()
+		must(t, err)
+		must(t, p.Start())
+		t.Cleanup(func() { stop.Close(); _ = p.Wait() })
+		_, err = fmt.Fscan(ready, &address)
+		must(t, err)
+	}
+	must(t, os.Chmod(dir, 0o755))
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	publish("16379", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program)
+	publish("16380", "setpriv", "--ruid=65534", program)
+	publish("16381", "unshare", "--user", "--map-root-user", program)
+	publish("16382", "unshare", "--net", program)
+	link := filepath.Join(t.TempDir(), proxy)
+	must(t, os.Symlink("/bin/sh", link))
+	publish("16383", link)
+	if got := Published(pid, 6379); got != nil {
+		t.Errorf("published at %q by somebody", got)
+	}
+	publish("16385", program)
+	publish("16384", program)
+	if got := Published(pid, 6379); !slices.Equal(got, []string{"127.0.0.1:16384", "127.0.0.1:16385"}) {
+		t.Errorf("published at %q", got)
+	}
+	if got := append(Published(pid, 6380), Published(os.Getpid(), 6379)...); got != nil {
+		t.Errorf("another port, another process: %q", got)
+	}
+	if own, err := Users(pid); err != nil || own {
+		t.Errorf("users of its own: %v, %v", own, err)
+	}
+}
+
+// Who has users of its own may have the address of another container.
+func TestUsers(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, proxy)
+	must(t, exec.Command("cp", "/bin/sh", program).Run())
+	p := exec.Command(program, "-c", `unshare --user --map-root-user --net sh -c 'ip link set lo up; ip addr add 198.51.100.7/32 dev lo; echo $$; read x'; :`,
+		"-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "16379", "-container-ip", "198.51.100.7", "-container-port", "6379")
+	p.Stderr = os.Stderr
 	stop, err := p.StdinPipe()
 	must(t, err)
-	ready, err := p.StdoutPipe()
+	out, err := p.StdoutPipe()
 	must(t, err)
 	must(t, p.Start())
 	defer func() { stop.Close(); _ = p.Wait() }()
-	_, err = fmt.Fscan(ready, &address)
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
 	must(t, err)
-	if got := Published(pid, 6379); got != "127.0.0.1:16379" {
-		t.Errorf("published at %q", got)
+	if !addresses(pid)["198.51.100.7"] {
+		t.Errorf("it has %v", addresses(pid))
 	}
-	if got := Published(pid, 6380) + Published(os.Getpid(), 6379); got != "" {
-		t.Errorf("another port, another process: %q", got)
+	if own, err := Users(pid); err != nil || !own {
+		t.Errorf("users of its own: %v, %v", own, err)
+	}
+	if got := Published(pid, 6379); got != nil {
+		t.Errorf("published at %q", got)
 	}
 }
 

@@ -49,9 +49,9 @@ func seen(pid, fd int, theirs string) (string, error) {
 		return "", err
 	}
 	if upper, ok := m.upper(); ok && m.fsType == "overlay" {
-		at := filepath.Join(upper, m.root, rel)
-		if filepath.IsAbs(upper) && exists(at) {
-			return filepath.EvalSymlinks(at)
+		at, err := filepath.EvalSymlinks(filepath.Join(upper, m.root, rel))
+		if err == nil && filepath.IsAbs(upper) && alike(fd, at) {
+			return at, nil
 		}
 	} else {
 		ours, err := mounts("/proc/thread-self/mountinfo")
@@ -97,9 +97,22 @@ func same(fd int, path string) bool {
 	return unix.Fstat(fd, &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// alike tells whether a path of ours leads to the file that an overlay shows, to
+// which it gives a number of its own: all else it hands on (ovl_getattr). The
+// name of an upper directory is only what it was called where it was mounted,
+// but nobody makes a file whose status changed at an instant of his choice.
+func alike(fd int, path string) bool {
+	const all = unix.STATX_BASIC_STATS
+	for range 5 { // it may be changed between the two looks
+		var a, b unix.Statx_t
+		if unix.Statx(fd, "", unix.AT_EMPTY_PATH, all, &a) != nil || unix.Statx(unix.AT_FDCWD, path, 0, all, &b) != nil {
+			return false
+		}
+		if a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid && a.Size == b.Size && a.Mtime == b.Mtime && a.Ctime == b.Ctime {
+			return true
+		}
+	}
+	return false
 }
 
 // mountOf returns the mount of a process that a file lies on, and the path from

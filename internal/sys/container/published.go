@@ -4,23 +4,30 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Published is the address of the host at which a port of a process's network
-// is published, as the arguments of docker-proxy say, which Docker starts for
-// each: -host-ip, -host-port, -container-ip, -container-port (libnetwork,
+// Published are the addresses of the host at which a port of a process's network
+// is published, sorted, as the arguments of docker-proxy say, which Docker starts
+// for each: -host-ip, -host-port, -container-ip, -container-port (libnetwork,
 // portmapper/proxy.go). Podman, containerd and Docker without that program leave
-// no such trace. It is empty where none is known.
-func Published(pid int, port uint16) string {
+// no such trace. Of a process that has users of its own none are known: it may
+// have given its network whatever address it likes.
+func Published(pid int, port uint16) []string {
 	theirs := addresses(pid)
+	if own, err := Users(pid); err != nil || own {
+		return nil
+	}
+	var all []string
 	proxies, _ := filepath.Glob("/proc/[0-9]*/comm") // a pattern of ours
 	for _, comm := range proxies {
-		if b, err := os.ReadFile(comm); err != nil || string(b) != "docker-proxy\n" {
+		dir := filepath.Dir(comm)
+		if b, err := os.ReadFile(comm); err != nil || string(b) != proxy+"\n" || !trusted(dir) {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(filepath.Dir(comm), "cmdline"))
+		b, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if err != nil {
 			continue // it ended
 		}
@@ -36,9 +43,42 @@ func Published(pid int, port uint16) string {
 		if host.IsUnspecified() {
 			host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		}
-		return netip.AddrPortFrom(host, uint16(number)).String()
+		all = append(all, netip.AddrPortFrom(host, uint16(number)).String())
 	}
-	return ""
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+const proxy = "docker-proxy"
+
+// trusted tells whether a process is root's own proxy, with our users, our
+// network, which it publishes in, and our process numbers. Its name and its
+// arguments are whatever he says who starts it, also where a program with the
+// rights of root is started, as sudo; its file is not.
+func trusted(dir string) bool {
+	pid, err := strconv.Atoi(filepath.Base(dir))
+	if err != nil {
+		return false
+	}
+	for _, kind := range []string{"user", "net", "pid"} {
+		if own, err := apartIn(pid, kind); err != nil || own {
+			return false
+		}
+	}
+	file, err := os.Readlink(filepath.Join(dir, "exe"))
+	if err != nil || filepath.Base(strings.TrimSuffix(file, " (deleted)")) != proxy { // replaced by a newer one
+		return false
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "Uid:"); ok {
+			return slices.Equal(strings.Fields(rest), []string{"0", "0", "0", "0"})
+		}
+	}
+	return false
 }
 
 func arguments(words []string) map[string]string {

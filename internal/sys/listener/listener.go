@@ -19,19 +19,6 @@ type Address struct {
 	Address string // a path, or an address with a port
 }
 
-// Here tells whether a process has our network and our mounts, so that its
-// addresses and paths mean the same to us.
-func Here(pid int) bool {
-	for _, ns := range []string{"net", "mnt"} {
-		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, ns))
-		ours, err2 := os.Readlink("/proc/self/ns/" + ns)
-		if err != nil || err2 != nil || theirs != ours {
-			return false
-		}
-	}
-	return true
-}
-
 // Of lists where a process listens: sockets with a name first, then ports, both
 // in the order of the kernel's tables. An address that stands for all those of
 // the host is given as the loopback's.

@@ -92,6 +92,21 @@ func connect(path string) (int, error) {
 	return fd, nil
 }
 
+// Listener tells which process listens at a Unix socket: the one that has called
+// listen(2). It connects for that, and does not wait.
+func Listener(path string) (pid int, err error) {
+	fd, err := connect(path)
+	if err != nil {
+		return 0, failed(path, err)
+	}
+	defer unix.Close(fd)
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0, failed(path, err)
+	}
+	return int(cred.Pid), nil
+}
+
 func conn(fd int, path string) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close() // the connection has a duplicate

@@ -31,6 +31,14 @@ func TestDial(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("not root")
 	}
+	if pid, err := Listener(path); err != nil || pid != os.Getpid() {
+		t.Errorf("process %d listens, %v", pid, err)
+	}
+	if c, err := l.Accept(); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
 	var mu sync.Mutex
 	seen := map[int]int{}
 	var wait sync.WaitGroup
@@ -89,6 +97,9 @@ func TestDialFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer first.Close()
+	if pid, err := Listener(path); !errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("process %d, %v", pid, err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := Dial(ctx, path, 0); !errors.Is(err, context.DeadlineExceeded) {

@@ -68,6 +68,9 @@ func (w *mariadb) servers() ([]server, error) {
 			of.data, of.unseen = container.Folder(pid)
 			of.inside, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // else it has just ended
 			for _, path := range listening(pid) {
+				if itself, err := container.Listens(pid, path); err == nil && !itself {
+					continue // the path leads to another's
+				}
 				at, err := container.Socket(pid, path)
 				switch {
 				case err == nil && of.unseen == nil:

@@ -1,7 +1,12 @@
 package mariadb
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -87,4 +92,59 @@ func TestWays(t *testing.T) {
 			t.Errorf("%q lacks %q, want %q", grants, got, want)
 		}
 	}
+}
+
+// Who is called like a server, and lets the path of his socket lead to one, is
+// not taken for it, and does not hide where its data is.
+func TestImpostor(t *testing.T) {
+	s := &mariadbd{servertest.NewMariaDB(t)}
+	dir := t.TempDir()
+	must(t, exec.Command("cp", os.Args[0], dir+"/mariadbd").Run())
+	must(t, os.Mkdir(dir+"/run", 0o755))
+	path := dir + "/run/" + filepath.Base(s.Socket())
+	p := exec.Command(dir+"/mariadbd", "-test.run=^TestListen$")
+	p.Env = append(os.Environ(), "STILLPOINT_TEST_LISTEN="+path)
+	p.Dir = dir
+	in, err := p.StdinPipe()
+	must(t, err)
+	out, err := p.StdoutPipe()
+	must(t, err)
+	must(t, p.Start())
+	defer func() { in.Close(); _, _ = io.Copy(io.Discard, out); _ = p.Wait() }()
+	var word string
+	_, err = fmt.Fscan(out, &word)
+	must(t, err)
+	s.begin() // later, so that it is not found first
+	found := func() (all []server) {
+		t.Helper()
+		list, err := (&mariadb{}).servers()
+		must(t, err)
+		for _, f := range list {
+			if f.socket == s.Socket() || f.pid == p.Process.Pid {
+				all = append(all, f)
+			}
+		}
+		return all
+	}
+	if all := found(); len(all) != 2 {
+		t.Errorf("before: %+v", all)
+	}
+	must(t, os.Rename(dir+"/run", dir+"/hidden"))
+	must(t, os.Symlink(filepath.Dir(s.Socket()), dir+"/run"))
+	if all := found(); len(all) != 1 || all[0].data != s.Dir+"/data" || all[0].contained {
+		t.Errorf("found %+v", all)
+	}
+}
+
+// TestListen is the program of TestImpostor.
+func TestListen(t *testing.T) {
+	path := os.Getenv("STILLPOINT_TEST_LISTEN")
+	if path == "" {
+		return
+	}
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	defer l.Close()
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"stillpoint/internal/sys/container"
+	"stillpoint/internal/sys/peer"
 	"stillpoint/internal/sys/process"
 )
 
@@ -69,7 +70,7 @@ func (w *postgres) servers() ([]server, error) {
 	taken := map[string]bool{} // data directories
 	for _, dir := range distinct(dirs) {
 		for _, s := range socketsIn(dir) {
-			if i := slices.IndexFunc(running, func(p postmaster) bool { return p.owns(s) }); i >= 0 {
+			if i := slices.IndexFunc(running, func(p postmaster) bool { return p.owns(s) && p.listens(s) }); i >= 0 {
 				s.data, s.pid, s.inside = running[i].data, running[i].pid, running[i].inside
 			}
 			if s.data != "" && taken[s.data] {
@@ -127,7 +128,7 @@ type postmaster struct {
 	contained *server // where its socket's path is none of ours
 }
 
-// owns tells whether this server listens on a socket.
+// owns tells whether this server says that it listens on a socket.
 func (p postmaster) owns(s server) bool {
 	if p.port != s.port || p.contained != nil {
 		return false
@@ -137,6 +138,13 @@ func (p postmaster) owns(s server) bool {
 	}
 	pid, err := lockedBy(s) // of its further ones
 	return err == nil && pid == p.pid
+}
+
+// listens tells whether it does: directories, links and files beside a socket
+// can be anybody's. Where nobody can be asked, it is believed.
+func (p postmaster) listens(s server) bool {
+	pid, err := peer.Listener(s.socket())
+	return err != nil || pid == p.pid
 }
 
 // lockedBy tells which process made a socket: the first line of the lock file
@@ -188,7 +196,11 @@ func postmasterOf(pid int) (p postmaster, ok bool) {
 	if p.directory == "" {
 		return p, unseen == nil // it listens on ports alone
 	}
-	at, err := container.Socket(pid, filepath.Join(p.directory, socketPrefix+strconv.Itoa(int(port))))
+	path := filepath.Join(p.directory, socketPrefix+strconv.Itoa(int(port)))
+	if itself, err := container.Listens(pid, path); err == nil && !itself {
+		return p, false // it leads to another's
+	}
+	at, err := container.Socket(pid, path)
 	switch {
 	case err == nil && unseen == nil:
 		p.directory = filepath.Dir(at)

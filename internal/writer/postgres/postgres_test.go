@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"net"
 	"os"
 	"slices"
 	"testing"
@@ -50,6 +51,31 @@ func TestDiscover(t *testing.T) {
 	must(t, os.WriteFile(other+"/.s.PGSQL.5432", nil, 0o600))
 	if got := ids(Options{Directories: []string{other, c.Dir}}); len(got) != 0 {
 		t.Errorf("after its end: %q", got)
+	}
+}
+
+// Who makes a socket, and says beside it that it is a server's, does not hide
+// where that one is.
+func TestImpostor(t *testing.T) {
+	c := start(t, false)
+	dir := t.TempDir()
+	l, err := net.Listen("unix", dir+"/.s.PGSQL.5432")
+	must(t, err)
+	defer l.Close()
+	lock, err := os.ReadFile(c.Dir + "/.s.PGSQL.5432.lock")
+	must(t, err)
+	must(t, os.WriteFile(dir+"/.s.PGSQL.5432.lock", lock, 0o644))
+	list, err := New(Options{Directories: []string{dir}}).(*postgres).servers()
+	must(t, err)
+	found := false
+	for _, s := range list {
+		if s.host == dir && s.data != "" {
+			t.Errorf("the impostor has %s", s.data)
+		}
+		found = found || s.host == c.Dir && s.data == c.Data
+	}
+	if !found {
+		t.Errorf("the server is not found: %+v", list)
 	}
 }
 

@@ -15,10 +15,15 @@ import (
 // A place is where a server listens and where its data is.
 type place struct {
 	listener.Address        // as the server knows it, or as we do
-	pid              int    // of the server, where its address is none of ours
+	process          int    // that listens there; 0 where that is not known
+	pid              int    // the same, where its address is none of ours
 	name             string // by which users know it
 	dir              string // of its data, as we see it
 	unseen           error  // why we do not see it
+
+	// foreign says that it has users of its own, as anybody may have: where it
+	// seems to be is then no proof of whose it is, and no password is told to it.
+	foreign bool
 }
 
 // place finds the place of a process. It is none when the process has ended, or
@@ -39,6 +44,8 @@ func (w *Writer) place(pid int) (p place, ok bool) {
 		if own {
 			p.pid = pid
 		}
+	} else if itself, err := container.Listens(pid, p.Address.Address); err == nil && !itself {
+		return p, false // the path leads to another's
 	} else if at, err := container.Socket(pid, p.Address.Address); err == nil {
 		p.Address.Address = at
 	} else if errors.Is(err, container.ErrUnseen) {
@@ -46,20 +53,27 @@ func (w *Writer) place(pid int) (p place, ok bool) {
 	} else {
 		return p, false
 	}
-	p.name = p.Address.Address
+	p.process, p.name = pid, p.Address.Address
 	if p.pid != 0 {
-		p.name = p.contained()
+		p.name = w.contained(p)
 	}
-	return p, true
+	p.foreign, err = container.Users(pid) // at last: nobody comes back from there
+	return p, err == nil
 }
 
 // contained is the name of a server in a container: the address at which its
-// port is published, or where its data is, or else what the engine calls the
-// container.
-func (p place) contained() string {
+// port is published, the one of those that a login is for, or where its data is,
+// or else what the engine calls the container.
+func (w *Writer) contained(p place) string {
 	if at, err := netip.ParseAddrPort(p.Address.Address); err == nil {
-		if published := container.Published(p.pid, at.Port()); published != "" {
-			return published
+		published := container.Published(p.pid, at.Port())
+		for _, a := range published {
+			if w.options.login(a).Address == a {
+				return a
+			}
+		}
+		if len(published) > 0 {
+			return published[0]
 		}
 	}
 	if p.dir != "" {

@@ -35,15 +35,19 @@ func (*Writer) Name() string { return name }
 // sockets first, else a port of the loopback. Those in containers are reached by
 // their mounts and in their network.
 func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instance, error) {
-	found := map[string]*instance{} // by address
+	var places []place
 	err := process.Processes(func(pid int) {
 		if !slices.Contains(programs, process.Name(pid)) {
 			return
 		}
-		if p, ok := w.place(pid); ok && found[p.name] == nil {
-			found[p.name] = w.instance(p)
+		if p, ok := w.place(pid); ok {
+			places = append(places, p)
 		}
 	})
+	found := map[string]*instance{} // by name
+	for _, p := range distinct(places) {
+		found[p.name] = w.instance(p)
+	}
 	for _, l := range w.options.Logins {
 		if l.Address != "" && found[l.Address] == nil {
 			found[l.Address] = w.instance(place{Address: addressOf(l.Address), name: l.Address})
@@ -64,6 +68,26 @@ func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instanc
 	return all, err
 }
 
+// distinct leaves one place for each name: never one that anybody can make look
+// like another, where there is one that is not.
+func distinct(places []place) []place {
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(number(a.foreign), number(b.foreign)) })
+	var all []place
+	for _, p := range places {
+		if !slices.ContainsFunc(all, func(a place) bool { return a.name == p.name }) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 func addressOf(text string) listener.Address {
 	if strings.HasPrefix(text, "/") {
 		return listener.Address{Network: "unix", Address: text}
@@ -73,7 +97,10 @@ func addressOf(text string) listener.Address {
 
 // instance describes a server.
 func (w *Writer) instance(p place) *instance {
-	in := &instance{place: p, login: w.options.login(p.name), save: w.options.save(), length: length}
+	in := &instance{place: p, save: w.options.save(), length: length}
+	if !p.foreign {
+		in.login = w.options.login(p.name)
+	}
 	in.about = writer.About{ID: name + ":" + p.name, Writer: name}
 	if p.dir != "" {
 		in.about.Paths = []string{p.dir}
