@@ -131,10 +131,10 @@ func optionsOf(s config.Settings) (backup.Options, error) {
 func chooseProviders(s config.Settings, o *backup.Options) error {
 	o.ProviderOf = map[string]string{}
 	for _, text := range s.List("provider") {
-		path, name, of := strings.Cut(text, "=")
+		path, name, of := config.ProviderOf(text)
 		was := o.ProviderOf[path]
 		if !of {
-			was, name, path = o.Provider, text, ""
+			was = o.Provider
 		}
 		if was != "" && was != name {
 			return problem.Newf(problem.Usage, "--provider", "%s and %s cannot both be chosen", was, name)

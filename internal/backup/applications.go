@@ -51,10 +51,16 @@ func (b *backing) volumeOf(path string) (id string, taken bool) {
 	return string(v.ID), slices.ContainsFunc(b.plan.volumes, func(p planned) bool { return p.volume.ID == v.ID && p.provider != nil })
 }
 
-// readLive is quiesce.Selection.Live.
+// readLive is quiesce.Selection.Live. What is mounted below the path counts.
 func (b *backing) readLive(path string) bool {
-	v, _, _, err := b.table.Find(path)
-	return err == nil && slices.ContainsFunc(b.plan.volumes, func(p planned) bool { return p.volume.ID == v.ID && p.provider == nil })
+	if v, _, _, err := b.table.Find(path); err == nil && b.plan.live(v.ID) {
+		return true
+	}
+	return slices.ContainsFunc(b.plan.sources, func(s source) bool {
+		return slices.ContainsFunc(s.grafts, func(g graft) bool {
+			return !g.empty && within(path, g.path) && b.plan.live(g.place.volume.ID)
+		})
+	})
 }
 
 // tell writes into the log what becomes of applications. What they could not do

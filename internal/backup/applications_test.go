@@ -158,6 +158,25 @@ func TestApplicationReadLive(t *testing.T) {
 	tr.nothingLeft()
 }
 
+// So it is where only something that is mounted among its files is read live.
+func TestApplicationPartReadLive(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	part := d.dir + "/part"
+	tr.must(os.Mkdir(part, 0o700))
+	scratch.Run(t, "mount", v.Devices[0], part)
+	t.Cleanup(func() { scratch.Run(t, "umount", part) })
+	o := Options{ProviderOf: map[string]string{part: None}}
+	_, err := tr.try(o)
+	tr.wantCode(err, problem.NotApplication)
+	o.Exclude = []string{part}
+	rep, err := tr.try(o)
+	tr.must(err)
+	if rep.Level != job.Application {
+		t.Errorf("without the part: %+v", rep)
+	}
+}
+
 // What a policy leaves out may be a mount: one volume at a time, too, the one above
 // it is stored.
 func TestApplicationOnMountLeftOut(t *testing.T) {

@@ -3,11 +3,13 @@ package backup
 import (
 	"cmp"
 	"context"
+	"maps"
 	"path"
 	"slices"
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/openfile"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/tree"
 	"stillpoint/internal/volume"
 )
@@ -22,6 +24,50 @@ func (o *Options) provider(live string) string {
 		}
 	}
 	return name
+}
+
+// resolve makes the paths that providers were chosen for those that a plan is made
+// of. What is not there is as it was written: it may be the name of something that is
+// only there at times.
+func (o *Options) resolve(t *volume.Table) error {
+	resolved := map[string]string{}
+	for at, name := range o.ProviderOf {
+		key := path.Clean(at)
+		if r, err := t.Resolve(key); err == nil {
+			key = r
+		}
+		if was := resolved[key]; was != "" && was != name {
+			return problem.Newf(problem.Usage, key, "is to be taken with %s and with %s: one takes all of a volume", was, name)
+		}
+		resolved[key] = name
+	}
+	o.ProviderOf = resolved
+	return nil
+}
+
+// heeded refuses a provider that was chosen for a path in the midst of what another
+// one takes, and warns of one for a path that is not in the plan: a job may have it
+// from settings of all jobs.
+func (p *plan) heeded(o Options, rules *rules) error {
+	for _, at := range slices.Sorted(maps.Keys(o.ProviderOf)) {
+		name := o.ProviderOf[at]
+		switch {
+		case slices.ContainsFunc(p.sources, func(s source) bool { return s.asks(at) }):
+		case slices.ContainsFunc(p.sources, func(s source) bool { return within(s.path, at) && !rules.excludes(s.path, at) }):
+			return problem.Newf(problem.Usage, at, "is to be taken with %s, and is neither selected by itself nor a mount: one provider takes all of a volume", name)
+		default:
+			p.warnings = append(p.warnings, leftOut{at, problem.Usage, "nothing of this backup is at or below the path that the provider " + name + " was chosen for"})
+		}
+	}
+	return nil
+}
+
+// asks tells whether a provider that is chosen for a path is that of any part of the
+// source, or would be, were it not left out.
+func (s *source) asks(at string) bool {
+	return within(at, s.path) || slices.ContainsFunc(s.grafts, func(g graft) bool {
+		return g.within == "" && within(at, g.path) || g.empty && within(g.path, at)
+	})
 }
 
 // watchFiles prepares for files that are open for writing while they are read

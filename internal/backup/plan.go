@@ -72,6 +72,9 @@ type leftOut struct {
 // changes nothing.
 func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provider, o Options, rules *rules) (*plan, error) {
 	p := &plan{}
+	if err := o.resolve(t); err != nil {
+		return nil, err
+	}
 	paths, err := selection(t, o.Paths)
 	if err != nil {
 		return nil, err
@@ -103,7 +106,7 @@ func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provide
 		p.sources = append(p.sources, s)
 		p.leftOut = slices.DeleteFunc(p.leftOut, func(l leftOut) bool { return l.path == path })
 	}
-	return p, nil
+	return p, p.heeded(o, rules)
 }
 
 // holds tells whether a selected path is read with one above it, which may

@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/openfile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
+	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/volume"
 )
@@ -273,6 +274,37 @@ func TestProviderOf(t *testing.T) {
 	r.write("src/b/b", "b")
 	_, err := r.try(Options{Paths: []string{r.path("src/a"), r.path("src/b")}, Provider: None, ProviderOf: map[string]string{r.path("src/b"): Auto}})
 	r.wantCode(err, problem.Usage)
+}
+
+// A provider is chosen by any name of a path. What it could not be heeded for is
+// refused, and what is not in the plan is told.
+func TestProviderOfPaths(t *testing.T) {
+	tr := newTrial(t, fake.Options{})
+	v := scratch.New(t, "ext4", 64*mib)
+	tr.must(os.Mkdir(v.Dir+"/sub", 0o755))
+	link := tr.path("link")
+	tr.must(os.Symlink(v.Dir, link))
+	for of, want := range map[string]struct {
+		code  problem.Code
+		level job.Level
+		warns bool
+	}{
+		v.Dir:                {level: job.Live},
+		link:                 {level: job.Live},
+		link + "/":           {level: job.Live},
+		v.Dir + "/sub":       {code: problem.Usage},
+		v.Dir + "/nowhere":   {code: problem.Usage},
+		v.Dir + "/left.tmp":  {level: job.Crash, warns: true},
+		tr.path("elsewhere"): {level: job.Crash, warns: true},
+	} {
+		rep, err := tr.try(Options{Paths: []string{v.Dir}, Exclude: []string{"*.tmp"}, ProviderOf: map[string]string{of: None}})
+		tr.wantCode(err, want.code)
+		if err == nil && (rep.Level != want.level || strings.Contains(tr.log(rep), "nothing of this backup") != want.warns) {
+			t.Errorf("%s: level %s\n%s", of, rep.Level, tr.log(rep))
+		}
+	}
+	_, err := tr.try(Options{Paths: []string{v.Dir}, ProviderOf: map[string]string{v.Dir: None, link: Auto}})
+	tr.wantCode(err, problem.Usage)
 }
 
 // What an interrupted job had done is counted by the one that picks it up.

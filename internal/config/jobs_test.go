@@ -212,3 +212,13 @@ func TestExample(t *testing.T) {
 		}
 	}
 }
+
+// A path may have the sign in it that ends it.
+func TestProviderOf(t *testing.T) {
+	for text, want := range map[string][2]string{"none": {"", "none"}, "/srv=none": {"/srv", "none"}, "/srv/a=b=cow": {"/srv/a=b", "cow"}} {
+		path, name, of := ProviderOf(text)
+		if path != want[0] || name != want[1] || of != (path != "") || provider(text) != nil {
+			t.Errorf("%s: %q, %q, %t, %v", text, path, name, of, provider(text))
+		}
+	}
+}

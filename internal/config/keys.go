@@ -126,8 +126,18 @@ func positive(text string) error {
 	return nil
 }
 
+// ProviderOf takes PATH=PROVIDER apart. There may be more of these signs in a path; in
+// the name of a provider there is none.
+func ProviderOf(text string) (path, name string, of bool) {
+	at := strings.LastIndex(text, "=")
+	if at < 0 {
+		return "", text, false
+	}
+	return text[:at], text[at+1:], true
+}
+
 func provider(text string) error {
-	path, name, of := strings.Cut(text, "=")
+	path, name, of := ProviderOf(text)
 	if of && (!filepath.IsAbs(path) || name == "") {
 		return fmt.Errorf("%q is neither a provider nor PATH=PROVIDER with a path that begins with a slash", text)
 	}

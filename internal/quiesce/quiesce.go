@@ -62,7 +62,7 @@ type Selection struct {
 	// it is taken that shows the path.
 	Volume func(path string) (id string, taken bool)
 
-	// Live tells whether a live path is selected and read without a snapshot:
+	// Live tells whether a live path, or part of it, is read without a snapshot:
 	// there is no instant at which an application could rest for it. May be nil.
 	Live func(path string) bool
 }
@@ -194,7 +194,7 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 			app.Volumes = append(app.Volumes, id)
 		}
 		selected := len(sel.Paths) == 0 || slices.ContainsFunc(sel.Paths, func(s string) bool { return within(s, p) })
-		app.Whole = app.Whole && taken && selected
+		app.Whole = app.Whole && taken && selected && !sel.live(p)
 		concerned = concerned || sel.concerns(p)
 	}
 	switch {
