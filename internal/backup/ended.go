@@ -8,12 +8,12 @@ import (
 )
 
 // tell tells who wants to know how this job ended, and those that died. That it
-// takes no longer than people want to wait changes nothing in how it ended.
+// takes no longer than people want to wait changes nothing in how it ended. Those that
+// died come first: of several ends of a job of one name, the last is told last.
 func (r *run) tell(ctx context.Context) {
 	if ctx.Err() != nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	r.e.Ended(ctx, r.log.Header(), r.report, r.event)
 	for _, id := range r.dead {
 		j, err := job.Excerpt(r.e.JobDir, id, func(job.Event) bool { return false })
 		if err == nil && j.Report != nil {
@@ -22,4 +22,5 @@ func (r *run) tell(ctx context.Context) {
 			r.event(job.Event{Severity: job.Warning, Step: job.StepNotify, Code: problem.CodeOf(err), Text: "nobody is told of job " + id + ", which died: " + problem.Text(err)})
 		}
 	}
+	r.e.Ended(ctx, r.log.Header(), r.report, r.event)
 }
