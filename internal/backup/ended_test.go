@@ -63,7 +63,7 @@ func TestDeadAreTold(t *testing.T) {
 		told = append(told, h.ID+" "+h.Name+" "+string(rep.Code))
 	}
 	rep := r.backup(Options{})
-	if len(told) != 2 || told[0] != rep.Job+"  " || told[1] != l.ID()+" nightly job-died" {
+	if len(told) != 2 || told[0] != l.ID()+" nightly job-died" || told[1] != rep.Job+"  " {
 		t.Errorf("told %q", told)
 	}
 	r.backup(Options{})

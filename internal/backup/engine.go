@@ -115,23 +115,6 @@ func (e *Engine) run(ctx context.Context, kind job.Kind, do func(ctx context.Con
 	return r.report, err
 }
 
-// tell tells who wants to know how this job ended, and those that died. That it
-// takes no longer than people want to wait changes nothing in how it ended.
-func (r *run) tell(ctx context.Context) {
-	if ctx.Err() != nil {
-		ctx = context.WithoutCancel(ctx)
-	}
-	r.e.Ended(ctx, r.log.Header(), r.report, r.event)
-	for _, id := range r.dead {
-		j, err := job.Excerpt(r.e.JobDir, id, func(job.Event) bool { return false })
-		if err == nil && j.Report != nil {
-			r.e.Ended(ctx, j.Header, j.Report, r.event)
-		} else if err != nil {
-			r.event(job.Event{Severity: job.Warning, Step: job.StepNotify, Code: problem.CodeOf(err), Text: "nobody is told of job " + id + ", which died: " + problem.Text(err)})
-		}
-	}
-}
-
 // event writes to the log. A log that cannot be written costs the job, but not
 // here: the run asks with logged before it says that it is complete.
 func (r *run) event(ev job.Event) {

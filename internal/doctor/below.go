@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"stillpoint/internal/sys/file"
 )
 
@@ -30,7 +28,7 @@ func (s Subject) open(path string, kind file.Kind) (*os.File, error) {
 		return nil, err
 	}
 	if info.Kind != kind {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: unix.EINVAL}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrInvalid}
 	}
 	fd, err := file.Reopen(place, file.Read|file.Prompt)
 	if err != nil {

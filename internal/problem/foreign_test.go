@@ -157,6 +157,24 @@ func TestLookByRule(t *testing.T) {
 	}
 }
 
+// Logs write codes with all sorts of signs around them.
+func TestLookInLines(t *testing.T) {
+	for _, line := range []string{
+		"CreateSnapshot failed (hr=0x8004231f).",
+		`{"hr":1,"code"=0x8004231F}`,
+		"error;0x8004231F;while preparing",
+		"<Data>0x8004231F</Data>",
+		"hr = 'VSS_E_INSUFFICIENT_STORAGE', volume C",
+	} {
+		if a, ok := problem.Look(line); !ok || a.Page == nil || a.Page.Code != problem.SnapshotFull {
+			t.Errorf("%s: %+v", line, a)
+		}
+	}
+	if a, ok := problem.Look("copied 157 files [in 42 s] (busy=0)"); ok {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestReading(t *testing.T) {
 	for word, want := range map[string]string{
 		"V-79-57344-12345": "0xE0003039", "v-79-57344-12345": "0xE0003039", "0xe0003039": "V-79-57344-12345", "A0003039": "V-79-40960-12345",

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // An Answer is what the catalogue knows of a word that somebody met.
@@ -26,7 +27,7 @@ func Look(word string) (Answer, bool) {
 	if a, ok := look(pages, all, word); ok {
 		return a, true
 	}
-	for part := range strings.FieldsSeq(word) {
+	for _, part := range strings.FieldsFunc(word, between) {
 		part = trimmed(part)
 		if n, ok := strconv.Atoi(part); ok == nil && n >= 0 && n < 1<<16 && !strings.Contains(strings.ToLower(word), "code") {
 			continue // a line of a log has many small numbers
@@ -40,6 +41,9 @@ func Look(word string) (Answer, bool) {
 	}
 	return Answer{}, false
 }
+
+// between tells what stands between the words of a log, as in "hr=0x8004231F,".
+func between(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("()[]{}<>,;=\"'", r) }
 
 // Find returns the page of a code of ours, or of the counterpart of the given
 // code of another system.
