@@ -26,8 +26,8 @@ type Options struct {
 
 // A Login is how to talk to one server, or to all that have none of their own.
 type Login struct {
-	// Address is a socket's path, or an address and a port; empty for all
-	// others, to which the password is then told: any user of the host can start
+	// Address is a socket's path, or an address and a port, or whatever else the
+	// server is called by; empty for all others, to which the password is then told: any user of the host can start
 	// a process that looks like a server. What is given here is tried also if no
 	// process of this host is seen to listen there.
 	Address string

@@ -18,6 +18,7 @@ type place struct {
 	process          int    // that listens there; 0 where that is not known
 	pid              int    // the same, where its address is none of ours
 	name             string // by which users know it
+	shared           string // with others in its container; they have longer names then
 	dir              string // of its data, as we see it
 	unseen           error  // why we do not see it
 

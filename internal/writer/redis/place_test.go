@@ -96,15 +96,27 @@ func TestDistinct(t *testing.T) {
 		}
 		return got
 	}
-	false1 := place{Address: at("127.0.0.1:1"), process: 7, pid: 7, name: "/data", foreign: true}
+	foreign := place{Address: at("127.0.0.1:1"), process: 7, pid: 7, name: "/data", foreign: true}
 	first := place{Address: at("127.0.0.1:6379"), process: 8, pid: 8, name: "/data"}
+	child := place{Address: at("127.0.0.1:6379"), process: 9, pid: 9, name: "/data"}
+	second := place{Address: at("127.0.0.1:6380"), process: 10, pid: 10, name: "/data"}
+	host := place{Address: at("127.0.0.1:1"), process: 11, name: "127.0.0.1:1"}
+	same := place{Address: at("127.0.0.1:1"), process: 12, name: "127.0.0.1:1", foreign: true}
 	for _, tt := range []struct{ got, want string }{
-		{of(false1), "/data of 7; "},
-		{of(first), "/data of 8; "},
-		{of(false1, first)[:len("/data of 8; ")], "/data of 8; "},
+		{of(foreign), "/data of 7; "},
+		{of(foreign, first), "/data of 8; /data:127.0.0.1:1 of 7; "},
+		{of(first, child), "/data of 8; "},
+		{of(first, child, second), "/data:127.0.0.1:6379 of 8; /data:127.0.0.1:6380 of 10; "},
+		{of(same, host), "127.0.0.1:1 of 11; "},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%q, want %q", tt.got, tt.want)
+		}
+	}
+	w := New(Options{Logins: []Login{{Address: "/data", Password: "a"}, {Address: "/data:127.0.0.1:6380", Password: "b"}}})
+	for i, p := range distinct([]place{first, second}) {
+		if got := w.instance(p).login.Password; got != "ab"[i:i+1] {
+			t.Errorf("%s is told %q", p.name, got)
 		}
 	}
 }

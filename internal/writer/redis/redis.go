@@ -45,11 +45,13 @@ func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instanc
 		}
 	})
 	found := map[string]*instance{} // by name
+	shared := map[string]bool{}
 	for _, p := range distinct(places) {
 		found[p.name] = w.instance(p)
+		shared[p.shared] = !p.foreign || shared[p.shared]
 	}
 	for _, l := range w.options.Logins {
-		if l.Address != "" && found[l.Address] == nil {
+		if l.Address != "" && found[l.Address] == nil && !shared[l.Address] {
 			found[l.Address] = w.instance(place{Address: addressOf(l.Address), name: l.Address})
 		}
 	}
@@ -68,14 +70,21 @@ func (w *Writer) Discover(ctx context.Context, _ writer.Scope) ([]writer.Instanc
 	return all, err
 }
 
-// distinct leaves one place for each name: never one that anybody can make look
-// like another, where there is one that is not.
+// distinct leaves one place for each server, with a name of its own: several in
+// one container have their address in it. What has the address, too, is a child.
+// Nobody takes the name of one whom he can only look like.
 func distinct(places []place) []place {
 	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(number(a.foreign), number(b.foreign)) })
 	var all []place
 	for _, p := range places {
-		if !slices.ContainsFunc(all, func(a place) bool { return a.name == p.name }) {
+		if !slices.ContainsFunc(all, func(a place) bool { return a.name == p.name && a.Address == p.Address && (a.pid == 0) == (p.pid == 0) }) {
 			all = append(all, p)
+		}
+	}
+	named := slices.Clone(all)
+	for i, p := range named {
+		if p.pid != 0 && slices.ContainsFunc(slices.Concat(named[:i], named[i+1:]), func(o place) bool { return o.name == p.name && (p.foreign || !o.foreign) }) {
+			all[i].shared, all[i].name = p.name, p.name+":"+p.Address.Address
 		}
 	}
 	return all
@@ -100,6 +109,9 @@ func (w *Writer) instance(p place) *instance {
 	in := &instance{place: p, save: w.options.save(), length: length}
 	if !p.foreign {
 		in.login = w.options.login(p.name)
+		if p.shared != "" && in.login.Address == "" {
+			in.login = w.options.login(p.shared)
+		}
 	}
 	in.about = writer.About{ID: name + ":" + p.name, Writer: name}
 	if p.dir != "" {
