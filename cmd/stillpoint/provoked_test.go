@@ -21,6 +21,7 @@ import (
 var unprovoked = map[problem.Code]string{
 	problem.Uncatalogued: "a run that ends with it is a failed test",
 	problem.VolumeEFI:    "a FAT file system, which the kernel of the tests does not know",
+	problem.PoolFull:     "LVM, which needs device-mapper, which the kernel of the tests has not",
 }
 
 // provoked runs all tests, and then compares the codes that runs of the program
@@ -123,11 +124,12 @@ func namedCodes() (codes []problem.Code) {
 }
 
 // endings are the last lines of a run that name its code: of a report, of the
-// exceptions in it, of an error, and of one in JSON.
+// exceptions in it, of what doctor found, of an error, and of one in JSON.
 var endings = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^  explained +stillpoint explain ([a-z-]+)$`),
 	regexp.MustCompile(`(?m)^ +[0-9,]+  ([a-z-]+): `),
 	regexp.MustCompile(`(?m)^  ([a-z-]+): read what it means and what to do`),
+	regexp.MustCompile(`(?m)^[a-z][a-z ]* +(?:warning|failure|could not look) +([a-z-]+)  `), // of doctor
 	regexp.MustCompile(`(?m)^\{"error":\{"code":"([a-z-]+)"`),
 	regexp.MustCompile(`(?m)^  "code": "([a-z-]+)",$`),
 }

@@ -32,10 +32,27 @@ var ErrUnseen = errors.New("no path of the host shows it")
 // Network tells whether a process has a network of its own.
 func Network(pid int) (own bool, err error) { return apartIn(pid, "net") }
 
-// Users tells whether a process has users of its own. Anybody may make himself
-// such a process, with any network and any mounts that he likes
-// (user_namespaces(7)): what it looks like is no proof of what it is.
-func Users(pid int) (own bool, err error) { return apartIn(pid, "user") }
+// Users tells whether a process has users of its own that somebody else than root
+// has given it. Anybody may make himself such a process, with any network and any
+// mounts that he likes (user_namespaces(7)): what it looks like is no proof of
+// what it is. Root does it for services (PrivateUsers of systemd, which Debian's
+// Redis has) and containers.
+func Users(pid int) (own bool, err error) {
+	if own, err = apartIn(pid, "user"); err != nil || !own {
+		return own, err
+	}
+	f, err := os.Open(procPath(pid, "ns/user"))
+	if err != nil {
+		return true, err
+	}
+	defer f.Close()
+	const getOwner = 0xb704 // NS_GET_OWNER_UID, _IO(0xb7, 4) in linux/nsfs.h
+	owner, err := unix.IoctlGetUint32(int(f.Fd()), getOwner)
+	if err != nil {
+		return true, os.NewSyscallError("ioctl NS_GET_OWNER_UID", err)
+	}
+	return owner != 0, nil
+}
 
 // apartIn tells whether a process has another namespace than we.
 func apartIn(pid int, kind string) (bool, error) {

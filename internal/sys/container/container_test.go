@@ -240,7 +240,7 @@ func TestUsers(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, proxy)
 	must(t, exec.Command("cp", "/bin/sh", program).Run())
-	p := exec.Command(program, "-c", `unshare --user --map-root-user --net sh -c 'ip link set lo up; ip addr add 198.51.100.7/32 dev lo; echo $$; read x'; :`,
+	p := exec.Command(program, "-c", `setpriv --reuid=65534 --regid=65534 --clear-groups unshare --user --map-root-user --net sh -c 'ip link set lo up; ip addr add 198.51.100.7/32 dev lo; echo $$; read x'; :`,
 		"-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "16379", "-container-ip", "198.51.100.7", "-container-port", "6379")
 	p.Stderr = os.Stderr
 	stop, err := p.StdinPipe()

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,8 @@ func impostor(t *testing.T, network, address string, command ...string) int {
 	self, err := os.Executable()
 	must(t, err)
 	must(t, exec.Command("cp", self, program).Run())
+	dir := filepath.Dir(program) // for who is not root
+	must(t, errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)))
 	p := exec.Command(command[0], append(command[1:], program, "-test.run=^TestListen$")...)
 	p.Env = append(os.Environ(), "STILLPOINT_TEST_LISTEN="+network+" "+address)
 	p.Stderr = os.Stderr
@@ -49,10 +52,11 @@ func TestListen(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// Who has users of its own is told no password, whatever address it has.
+// Who has made himself users of his own is told no password, whatever address he
+// has.
 func TestForeign(t *testing.T) {
 	w := New(Options{Logins: []Login{{Password: "everybody's"}, {Address: "127.0.0.1:16379", Password: "secret"}}})
-	pid := impostor(t, "tcp", "127.0.0.1:0", "unshare", "--user", "--map-root-user", "--mount")
+	pid := impostor(t, "tcp", "127.0.0.1:0", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "--user", "--map-root-user", "--mount")
 	p, ok := w.place(pid)
 	if !ok || !p.foreign || p.Network != "tcp" {
 		t.Fatalf("%+v, %v", p, ok)
@@ -60,6 +64,11 @@ func TestForeign(t *testing.T) {
 	p.name = "127.0.0.1:16379"
 	if in := w.instance(p); in.login != (Login{}) {
 		t.Errorf("it is told %+v", in.login)
+	}
+	// As systemd does with PrivateUsers, which Debian's Redis has.
+	pid = impostor(t, "tcp", "127.0.0.1:0", "unshare", "--user", "--map-root-user", "--mount")
+	if p, ok := w.place(pid); !ok || p.foreign || w.instance(p).login.Password != "everybody's" {
+		t.Errorf("one whom root gave users of its own: %+v, %v", p, ok)
 	}
 	pid = impostor(t, "tcp", "127.0.0.1:0", "unshare", "--mount")
 	if p, ok := w.place(pid); !ok || p.foreign || w.instance(p).login.Password != "everybody's" {
