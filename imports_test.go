@@ -27,7 +27,7 @@ var may = map[string]string{
 	"internal/sys/btrfs":      "",
 	"internal/sys/clock":      "",
 	"internal/sys/extents":    "",
-	"internal/sys/container":  "internal/sys/peer",
+	"internal/sys/container":  "internal/sys/peer internal/sys/thread",
 	"internal/sys/fanotify":   "internal/sys/inode",
 	"internal/sys/file":       "",
 	"internal/sys/flagfile":   "",
@@ -36,11 +36,12 @@ var may = map[string]string{
 	"internal/sys/inode":      "",
 	"internal/sys/listener":   "",
 	"internal/sys/memfile":    "",
-	"internal/sys/mount":      "",
+	"internal/sys/mount":      "internal/sys/thread",
 	"internal/sys/opened":     "",
 	"internal/sys/peer":       "",
 	"internal/sys/process":    "",
 	"internal/sys/terminal":   "",
+	"internal/sys/thread":     "",
 	"internal/sys/writing":    "", // for tests
 
 	"internal/tool":    "",

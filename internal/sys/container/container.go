@@ -17,13 +17,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/sys/peer"
+	"stillpoint/internal/sys/thread"
 )
 
 // ErrUnseen says that no path of ours shows a file.
@@ -87,15 +87,12 @@ func Number(pid int) (int, error) {
 var name = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // Name is the short name of the container that a process lives in, as engines
-// print it; empty where none is known.
+// print it; where none is known, "process" and its number.
 func Name(pid int) string {
-	b, err := os.ReadFile(procPath(pid, "cgroup"))
-	if err != nil {
-		return ""
-	}
+	b, _ := os.ReadFile(procPath(pid, "cgroup"))
 	all := name.FindAllString(string(b), -1)
 	if len(all) == 0 {
-		return ""
+		return fmt.Sprintf("process %d", pid)
 	}
 	return all[len(all)-1][:12] // the innermost
 }
@@ -165,7 +162,7 @@ func Dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	go apart(func() {
+	go thread.Apart(func() {
 		var r result
 		if r.err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); r.err != nil {
 			r.err = failed("setns", ns.Name(), r.err)
@@ -176,21 +173,6 @@ func Dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 	})
 	r := <-done
 	return r.c, r.err
-}
-
-// apart runs f on a thread that ends with it: a goroutine that ends locked takes
-// its thread along. The first thread of a process never ends, and what /proc
-// says of the process is said of that one, so it is kept from being taken.
-func apart(f func()) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		defer runtime.UnlockOSThread()
-		ended := make(chan struct{})
-		go apart(func() { defer close(ended); f() })
-		<-ended
-		return
-	}
-	f()
 }
 
 // dial makes the socket on this very thread; package net might use another one.

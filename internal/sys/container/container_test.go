@@ -291,7 +291,7 @@ func TestName(t *testing.T) {
 			t.Errorf("%s: %q", line, all)
 		}
 	}
-	if got := Name(1); got != "" && len(got) != 12 {
+	if got := Name(1); got != "process 1" && len(got) != 12 {
 		t.Errorf("%q", got)
 	}
 }

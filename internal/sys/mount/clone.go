@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/sys/thread"
 )
 
 // Clone makes another mount of what path leads to below the directory root, and
@@ -105,7 +107,7 @@ func inNamespace[T any](ns *os.File, f func() (T, error)) (T, error) {
 		err error
 	}
 	done := make(chan result)
-	go apart(func() {
+	go thread.Apart(func() {
 		var r result
 		if r.err = unix.Unshare(unix.CLONE_FS); r.err != nil {
 			r.err = failed("unshare", "fs", r.err)
@@ -119,20 +121,6 @@ func inNamespace[T any](ns *os.File, f func() (T, error)) (T, error) {
 	r := <-done
 	runtime.KeepAlive(ns)
 	return r.v, r.err
-}
-
-// apart runs f in a thread of its own, which ends with it. It is never the main
-// thread, for the reason that Space gives.
-func apart(f func()) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		defer runtime.UnlockOSThread()
-		ended := make(chan struct{})
-		go apart(func() { defer close(ended); f() })
-		<-ended
-		return
-	}
-	f()
 }
 
 // AttachAt mounts m, which Open or Clone returned, over path in the namespace

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/sys/thread"
 )
 
 // A Private is a mount namespace of its own with all mounts of the host, for
@@ -23,7 +25,7 @@ type Private struct {
 func NewPrivate() (*Private, error) {
 	p := &Private{calls: make(chan func()), quit: make(chan struct{}), ended: make(chan struct{})}
 	ready := make(chan error)
-	go apart(func() { p.live(ready) })
+	go thread.Apart(func() { p.live(ready) })
 	if err := <-ready; err != nil {
 		return nil, err
 	}

@@ -41,11 +41,7 @@ func (s server) id() string {
 	case s.data != "":
 		return name + ":" + s.data
 	}
-	of := container.Name(s.pid)
-	if of == "" {
-		of = fmt.Sprintf("process %d", s.pid)
-	}
-	return fmt.Sprintf("%s:%s:%s", name, of, s.inside)
+	return fmt.Sprintf("%s:%s:%s", name, container.Name(s.pid), s.inside)
 }
 
 func (s server) socket() string {

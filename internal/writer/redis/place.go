@@ -80,11 +80,7 @@ func (w *Writer) contained(p place) string {
 	if p.dir != "" {
 		return p.dir
 	}
-	of := container.Name(p.pid)
-	if of == "" {
-		of = fmt.Sprintf("process %d", p.pid)
-	}
-	return of + ":" + p.Address.Address
+	return container.Name(p.pid) + ":" + p.Address.Address
 }
 
 // choose takes the address that a login is for, else the first that nobody else
