@@ -72,11 +72,11 @@ const Least = 50 << 20
 // named places, else the local volume with the most free space that is not part
 // of the set, else, if the rules allow it, a volume of the set. all holds every
 // volume of the host, those of the set too. A file may become as large as 30 %
-// of what is used on the volume whose originals it holds, and all of a set as
-// large as 90 % of what is free where they lie, but each at least Least; rules
-// may set another maximum within the free space. The 30 % are for what changes:
-// where files have to be copied besides, a file may be raised for them, within
-// the 90 %.
+// of what is used on the volume whose originals it holds, or as all of it up to
+// 1 GiB, and all of a set as large as 90 % of what is free where they lie, but
+// each at least Least; rules may set another maximum within the free space. This
+// is for what changes: where files have to be copied besides, a file may be
+// raised for them, within the 90 %.
 //
 // Nothing goes where it would be lost (memory), where it could hang (network)
 // or make the set wait for itself (a volume of the set, or one that stands on

@@ -177,6 +177,8 @@ func TestLimits(t *testing.T) {
 		initial int64
 	}{
 		{"30 % of what is used", 100 * gib, []uint64{10 * gib}, Rules{}, []int64{3 * gib}, Least},
+		{"all of a small one", 100 * gib, []uint64{gib / 2}, Rules{}, []int64{gib / 2}, Least},
+		{"as much of a larger one as of a small one", 100 * gib, []uint64{2 * gib}, Rules{}, []int64{gib}, Least},
 		{"90 % of what is free", 1 * gib, []uint64{10 * gib}, Rules{}, []int64{gib / 10 * 9}, Least},
 		{"at least 50 MiB", 100 * gib, []uint64{mib}, Rules{}, []int64{Least}, Least},
 		{"as it is named", 100 * gib, []uint64{mib}, Rules{Maximum: Bytes(7 * gib), Initial: Bytes(gib)}, []int64{7 * gib}, gib},

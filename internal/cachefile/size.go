@@ -73,6 +73,11 @@ func floor(v *volume.Volume, keep int64) int64 {
 	return min(keep/2, max(int64(v.Size/100), floorLeast))
 }
 
+// wholly is how much may be used on a volume whose cache file may hold an original
+// of all of it: a busy database of a few hundred MiB changes most of its blocks in
+// seconds (bench/sets: pgbench with 170 MiB changes more than 100 MiB in one).
+const wholly = 1 << 30
+
 // limits divides the free space of a place among the files of the set.
 func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 	free := v.Free
@@ -82,7 +87,7 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 	for i := range limits {
 		m := r.Maximum.of(free)
 		if m == 0 {
-			m = int64(h.set[i].Used / 10 * 3)
+			m = int64(max(h.set[i].Used/10*3, min(h.set[i].Used, wholly)))
 		}
 		limits[i].Maximum = min(max(m, Least), room)
 		total += limits[i].Maximum

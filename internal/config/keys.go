@@ -63,7 +63,7 @@ func Keys() []Key {
 		{Name: "no_quiet", Flag: "no-quiet", Words: []string{"fail", "continue", "one-at-a-time"}, Default: "fail", Usage: "what to do if it does not come: fail, continue (without), one-at-a-time"},
 		{Name: "policy", Flag: "policy", Type: List, check: policy, Usage: "NAME=POLICY for applications that cannot be brought to rest: a writer's name, and exclude, crash or fail; may be given several times"},
 		{Name: "cache_dir", Flag: "cache-dir", Path: true, Env: "STILLPOINT_CACHE_DIR", Usage: "folder for the cache files of cow, which have no name there (default $STILLPOINT_CACHE_DIR, or the volume with most room)"},
-		{Name: "cache_max", Flag: "cache-max", Env: "STILLPOINT_CACHE_MAX", Usage: "how large each may become: bytes, 500M, 20G, or a share of the free space, 25% (default $STILLPOINT_CACHE_MAX, or 30% of what is used on the volume)"},
+		{Name: "cache_max", Flag: "cache-max", Env: "STILLPOINT_CACHE_MAX", Usage: "how large each may become: bytes, 500M, 20G, or a share of the free space, 25% (default $STILLPOINT_CACHE_MAX, or 30% of what is used on the volume, all of it up to 1G)"},
 		{Name: "notify", Type: List},
 		{Name: "checkpoint", Flag: "checkpoint", Type: Time, Default: "5m", Usage: "how often an unfinished backup is made resumable; 0 for never"},
 		{Name: "retry.times", Flag: "retry", Type: Count, Usage: "how often a backup is tried again that failed with what may pass (of a job in the configuration 3, else 0)"},
