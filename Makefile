@@ -61,7 +61,7 @@ bench-cow: ## measure snapshots of plain volumes against none, side by side; as 
 	./test/packages bench
 	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/cow
 
-bench-sets: ## measure how long writers and applications wait for sets of volumes, beside fsfreeze; as root, some ten minutes
+bench-sets: ## measure how long writers and applications wait for sets of volumes, beside fsfreeze; as root, some five minutes
 	./test/packages bench
 	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/sets
 
