@@ -14,6 +14,8 @@ const usage = `usage: guest serve               do what the test says, at the se
        guest busy FOLDER         write there until SIGTERM
        guest figures             print what busy did, and its longest write since the last time
        guest check FOLDER A B    is this copy of one moment between A and B records?
+       guest rounds FOLDER...    put a number into each in turn, until SIGTERM
+       guest ordered FOLDER...   are these copies of them of one moment?
 `
 
 func main() {
@@ -29,6 +31,10 @@ func main() {
 		err = printFigures()
 	case len(args) == 4 && args[0] == "check":
 		err = check(ctx, args[1], args[2], args[3])
+	case len(args) > 1 && args[0] == "rounds":
+		err = rounds(ctx, args[1:])
+	case len(args) > 2 && args[0] == "ordered":
+		err = ordered(args[1:])
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
