@@ -24,6 +24,12 @@ const env = "export STILLPOINT_REPO=/var/backups/repo STILLPOINT_PASSWORD='only 
 
 func newRig(t *testing.T, kernel, fs string) *rig {
 	t.Helper()
+	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs})
+}
+
+// newRigWith makes one with more than a kernel and a root.
+func newRigWith(t *testing.T, o vm.Options) *rig {
+	t.Helper()
 	began := time.Now()
 	// An image is made once, from the archive's packages.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -41,9 +47,9 @@ func newRig(t *testing.T, kernel, fs string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
-	files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
-	m, err := im.New(ctx, dir, vm.Options{Kernel: kernel, FS: fs, Files: files})
+	files = append(append(files, o.Files...), vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
+	o.Files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
+	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,114 @@
+//go:build vm
+
+package vm_test
+
+import (
+	"encoding/json"
+	"path"
+	"strings"
+	"testing"
+
+	"stillpoint/test/vm"
+)
+
+// mixedLayout makes a volume of each kind that is held while a set is taken, or takes
+// its own instant: LVs of one volume group, LUKS on one, btrfs.
+const mixedLayout = `
+cd /dev/disk/by-id
+vgcreate -qq data "$(readlink -f virtio-scratch0)"
+lvcreate -qqy -L 400M -n linear data
+lvcreate -qqy -L 400M -n crypt data
+lvcreate -qqy -L 800M -T data/pool
+lvcreate -qqy -V 400M -n thin --thinpool pool data
+printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/data/crypt -
+printf secret | cryptsetup open --key-file - /dev/data/crypt inner
+mkfs.ext4 -q /dev/data/linear
+mkfs.xfs -q /dev/mapper/inner
+mkfs.ext4 -q /dev/data/thin
+mkfs.btrfs -q "$(readlink -f virtio-scratch1)"
+mkfs.btrfs -q "$(readlink -f virtio-scratch2)"
+mkdir -p /m/linear /m/crypt /m/thin /m/btrfs /m/btrfs2 /var/backups
+mount /dev/data/linear /m/linear
+mount /dev/mapper/inner /m/crypt
+mount /dev/data/thin /m/thin
+mount virtio-scratch1 /m/btrfs
+mount virtio-scratch2 /m/btrfs2
+`
+
+// mixedProviders are those that are to be chosen for them.
+var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs"}
+
+// A mixedSet is a backup of several volumes.
+type mixedSet struct {
+	names []string // below /m
+	one   bool     // is to be of one instant
+}
+
+// TestMixed takes sets of volumes of several kinds at one instant where all but one
+// of them can be held, while a program writes numbers to each in turn.
+func TestMixed(t *testing.T) {
+	r := newRigWith(t, vm.Options{Kernel: vm.Trixie, FS: "ext4", Disks: 3, DiskMB: 3072})
+	r.must(mixedLayout + "stillpoint init")
+	for _, s := range []mixedSet{
+		{[]string{"linear", "crypt"}, true},
+		{[]string{"linear", "thin", "crypt"}, true},
+		{[]string{"linear", "btrfs", "thin"}, true},
+		{[]string{"btrfs", "crypt"}, true},
+		{[]string{"btrfs", "btrfs2"}, false},
+	} {
+		r.sub(strings.Join(s.names, " "), func(r *rig) { r.mixed(s) })
+	}
+	r.must("! dmsetup ls | grep -i stillpoint && ! lvs --noheadings -o lv_tags | grep -i stillpoint && ! losetup --noheadings -l | grep .")
+	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
+		r.Errorf("left are:\n%s", out)
+	}
+}
+
+// mixedReport is what is looked at of a report.
+type mixedReport struct {
+	OneInstant bool    `json:"one_instant"`
+	Skew       float64 `json:"skew_ms"`
+	Volumes    []struct {
+		Mounts   []string
+		Provider string
+	}
+}
+
+func (r *rig) mixed(s mixedSet) {
+	dirs := "/m/" + strings.Join(s.names, " /m/")
+	r.must("systemd-run --quiet --unit=rounds guest rounds " + dirs)
+	defer r.try("systemctl stop rounds")
+	r.soon("test -s /m/" + s.names[len(s.names)-1] + "/counter")
+	for range 3 {
+		require := ""
+		if s.one {
+			require = " --require one-instant"
+		}
+		var got mixedReport
+		out := r.must("stillpoint backup --json" + require + " " + dirs)
+		if err := json.Unmarshal([]byte(out), &got); err != nil {
+			r.Fatalf("%v: %s", err, out)
+		}
+		for _, v := range got.Volumes {
+			if want := mixedProviders[path.Base(v.Mounts[0])]; v.Provider != want {
+				r.Errorf("%s is taken by %s, not by %s", v.Mounts[0], v.Provider, want)
+			}
+		}
+		if len(got.Volumes) != len(s.names) || got.OneInstant != s.one {
+			r.Errorf("%d volumes, of one instant: %v\n%s", len(got.Volumes), got.OneInstant, out)
+		}
+		if !s.one {
+			if got.Skew <= 0 {
+				r.Errorf("two instants, and no skew:\n%s", out)
+			}
+			continue
+		}
+		r.must("rm -rf /var/restored && stillpoint restore latest --to /var/restored")
+		r.Logf("%s", r.must("cd /var/restored && guest ordered ./m/"+strings.Join(s.names, " ./m/")))
+	}
+	if !s.one {
+		if res := r.try("stillpoint backup --require one-instant " + dirs); res.Code != 1 || !strings.Contains(res.Err+res.Out, "not-one-instant") {
+			r.Errorf("one instant demanded: %d %s%s", res.Code, res.Out, res.Err)
+		}
+	}
+}
