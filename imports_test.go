@@ -69,11 +69,12 @@ var may = map[string]string{
 	"internal/quiesce":                "internal/coordinator internal/writer internal/problem",
 	"internal/agent":                  "internal/capture internal/holder internal/quiesce internal/snapshot internal/snapshot/direct internal/volume internal/problem internal/tool internal/sys/mount internal/sys/peer internal/sys/process",
 	"internal/writer/aide":            "internal/problem internal/tool",
-	"internal/writer/redis":           "internal/writer internal/problem internal/sys/container internal/sys/listener internal/sys/process",
+	"internal/writer/trust":           "internal/problem internal/sys/container internal/sys/peer",
+	"internal/writer/redis":           "internal/writer internal/problem internal/sys/container internal/sys/listener internal/sys/process internal/writer/trust",
 	"internal/writer/script":          "internal/writer internal/problem internal/writer/aide internal/tool",
 	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide",
-	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process",
-	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process",
+	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
+	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
 	"internal/writer/servertest":      "internal/sys/peer", // for tests
 	"internal/writer/writertest/bank": "",                  // for tests
 

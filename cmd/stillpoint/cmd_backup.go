@@ -152,6 +152,9 @@ func (e *env) backUp(ctx context.Context, t task, f *backupFlags) error {
 	if err != nil {
 		return err
 	}
+	if o.Concerns, err = concerns(e); err != nil {
+		return err
+	}
 	w := e.watcher(f.verbose, f.silent)
 	en, err := newEngine(e, w.event, choice, s.List("notify")...)
 	if err != nil {
@@ -173,6 +176,19 @@ func (e *env) backUp(ctx context.Context, t task, f *backupFlags) error {
 	}, o)
 	p.stop()
 	return e.report(rep, err, w, f.silent)
+}
+
+// concerns are the mistakes of the configuration by which jobs cannot run, for one
+// that can: whoever reads no other report reads of them there.
+func concerns(e *env) (all []job.Concern, err error) {
+	c, err := configuration(e)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.Wrong() {
+		all = append(all, job.Concern{Code: problem.ConfigWrong, Subject: c.File, Text: "the job " + m.Job + " cannot run: " + m.Error()})
+	}
+	return all, nil
 }
 
 // patterns reads a file of exclude patterns.

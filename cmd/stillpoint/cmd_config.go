@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stillpoint/internal/config"
+	"stillpoint/internal/problem"
 )
 
 func newConfig(e *env) *cobra.Command {
@@ -84,8 +86,13 @@ func runConfigShow(e *env, args []string, flags config.Settings) error {
 	add := func(job, key string, v config.Value) {
 		all = append(all, shownValue{job, key, append([]string{}, v.Texts...), v.From, v.Where})
 	}
+	var wrong []error
 	for _, name := range names {
 		said, err := c.Job(name)
+		if problem.Is(err, problem.ConfigWrong) && len(args) == 0 {
+			wrong = append(wrong, err) // the others hold all the same
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -104,10 +111,11 @@ func runConfigShow(e *env, args []string, flags config.Settings) error {
 			add("", row.Key, row.Value)
 		}
 	}
+	show := e.printValues
 	if e.json {
-		return e.print(all)
+		show = func(all []shownValue) error { return e.print(all) }
 	}
-	return e.printValues(all)
+	return errors.Join(append(wrong, show(all))...)
 }
 
 func (e *env) printValues(all []shownValue) error {

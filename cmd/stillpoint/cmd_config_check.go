@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,9 @@ func runConfigCheck(ctx context.Context, e *env) error {
 			r.Mistakes = append(r.Mistakes, mistake{m.Line, m.Column, "", m.Key, problem.ConfigWrong, m.Text})
 		}
 	default:
+		for _, m := range c.Wrong() {
+			r.Mistakes = append(r.Mistakes, mistake{m.Line, m.Column, "", m.Key, problem.ConfigWrong, m.Text})
+		}
 		r.Jobs = append(r.Jobs, c.JobNames()...)
 		if _, err := applications(e); err != nil {
 			for text := range strings.SplitSeq(problem.Text(err), "\n") {
@@ -65,6 +69,9 @@ func runConfigCheck(ctx context.Context, e *env) error {
 			}
 		}
 		for _, name := range r.Jobs {
+			if slices.ContainsFunc(c.Wrong(), func(m *config.Mistake) bool { return m.Job == name }) {
+				continue // there is nothing sure to look at
+			}
 			j, err := e.checkJob(ctx, c, name)
 			if err != nil {
 				return err

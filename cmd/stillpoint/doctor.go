@@ -30,11 +30,15 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 		return nil, err
 	}
 	repo := e.getenv("STILLPOINT_REPO")
-	s, err := f.subject(ctx, args, repo)
+	last, err := lastJob(en.JobDir)
 	if err != nil {
 		return nil, err
 	}
-	last, err := lastJob(en.JobDir)
+	h := doctor.Here()
+	s, err := doctor.Read(ctx, func(ctx context.Context) (doctor.Subject, error) { return f.subject(ctx, args, repo) })
+	if problem.Is(err, problem.LookFailed) && ctx.Err() == nil {
+		return []doctor.Check{doctor.Volumes(nil, err), doctor.Pressure(h), doctor.Rivals(h), doctor.Timers(h), doctor.Clock(time.Now(), last, clock.Synchronised), doctor.Folders(en.JobDir)}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,9 +54,10 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 			watched = append(watched, v)
 		}
 	}
-	h, caches := doctor.Here(), doctor.CacheVolumes(s, caching)
+	caches := doctor.CacheVolumes(s, caching)
 	own := doctor.Own(h)
 	return []doctor.Check{
+		doctor.Volumes(s.Table, nil),
 		doctor.Selection(s),
 		doctor.Providers(s, choices),
 		doctor.Kernel(h, s),

@@ -35,6 +35,7 @@ type Options struct {
 	Retry         Retry              // what is tried again that failed
 	NoExceptions  bool               // a backup with exceptions is a job that failed
 	Said          []string           // for the log, at its beginning
+	Concerns      []job.Concern      // for the log and the report, known before it begins
 
 	Progress *repository.Progress     // may be nil
 	Expect   func(files, bytes int64) // told what the last backup held, as an estimate; may be nil
@@ -68,7 +69,12 @@ func (e *Engine) Backup(ctx context.Context, open Open, o Options) (*job.Report,
 		for _, text := range o.Said {
 			r.event(job.Event{Step: job.StepPlan, Text: text})
 		}
-		if err := r.retrying(ctx, o, open); err != nil {
+		for _, c := range o.Concerns {
+			r.event(job.Event{Severity: job.Warning, Step: job.StepPlan, Path: c.Subject, Code: c.Code, Text: c.Text})
+		}
+		err := r.retrying(ctx, o, open)
+		r.report.Warnings = append(slices.Clone(o.Concerns), r.report.Warnings...)
+		if err != nil {
 			return err
 		}
 		return r.demanded(o)

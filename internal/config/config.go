@@ -32,6 +32,7 @@ const Path = "/etc/stillpoint/config.yaml"
 type Config struct {
 	File  string         `yaml:"-"` // its path; empty where there is none
 	lines map[string]int // where keys are
+	wrong []*Mistake     // that concern single jobs, which do not run
 
 	// Jobs are those of the file by their names, and Defaults what holds for
 	// those of them that say nothing else.
@@ -142,7 +143,9 @@ func (d *Duration) UnmarshalYAML(n ast.Node) error {
 	return nil
 }
 
-// Read reads the file. One that is not there is an empty one, unless it must be.
+// Read reads the file. One that is not there is an empty one, unless it must be. A
+// mistake in a job concerns that job alone (Wrong); any other one all, since nobody
+// knows what was meant for all of them.
 func Read(path string, must bool) (*Config, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && !must {
@@ -152,11 +155,30 @@ func Read(path string, must bool) (*Config, error) {
 		return nil, problem.New(problem.ConfigWrong, path, err)
 	}
 	c, err := Parse(b)
-	if err != nil {
+	c.wrong = Mistakes(err)
+	if err != nil && (len(c.wrong) == 0 || slices.ContainsFunc(c.wrong, func(m *Mistake) bool { return m.Job == "" })) {
 		return nil, problem.New(problem.ConfigWrong, path, err)
 	}
 	c.isFrom(path)
 	return c, nil
+}
+
+// Wrong are the mistakes of single jobs, which cannot run. All other jobs are as if
+// those were not there.
+func (c *Config) Wrong() []*Mistake { return c.wrong }
+
+// wrongIn is why a job cannot run; nil where it can.
+func (c *Config) wrongIn(job string) error {
+	var errs []error
+	for _, m := range c.wrong {
+		if m.Job == job {
+			errs = append(errs, m)
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return problem.New(problem.ConfigWrong, c.File, errors.Join(errs...))
 }
 
 // isFrom tells all settings where they stand.
@@ -176,7 +198,7 @@ func Parse(b []byte) (*Config, error) {
 	c := &Config{}
 	f, err := parser.ParseBytes(b, 0)
 	if err != nil {
-		return nil, syntax(err)
+		return c, syntax(err)
 	}
 	r := &reader{anchors: map[string]ast.Node{}, places: map[string]ast.Node{}}
 	for i, d := range f.Docs {
@@ -226,22 +248,48 @@ func (c *Config) check(r *reader) {
 			r.wrong(r.places["writers.script"], "writers.script", "%q does not begin with a slash", p)
 		}
 	}
-	for name, s := range c.Jobs {
-		key := "jobs." + name
-		if !jobName.MatchString(name) {
-			r.wrong(r.places[key], key, "a name is made of letters, digits, - and _")
-		}
-		if len(c.Defaults.under(s).List("paths")) == 0 {
-			r.wrong(r.places[key], key, "has no paths; write paths: [/srv, /home]")
-		}
-		for _, n := range c.Defaults.under(s).List("notify") {
-			if n != "none" && !slices.ContainsFunc(c.Notify, func(e Notify) bool { return e.Name == n }) {
-				r.wrong(r.places[key+".notify"], key+".notify", "%q is no name of notify", n)
-			}
+	for key, l := range c.logins() {
+		if l.PasswordFile != "" && !filepath.IsAbs(l.PasswordFile) {
+			key += ".password_file"
+			r.wrong(r.places[key], key, "%s", relative(key, l.PasswordFile))
 		}
 	}
-	if len(r.mistakes) == 0 { // or they may be why something is missing
+	for name, s := range c.Jobs {
+		r.of(name, func() { c.checkJob(name, s, r) })
+	}
+	c.checkTold("defaults", c.Defaults, r)
+	if !slices.ContainsFunc(r.mistakes, func(err error) bool { return err.(*Mistake).Job == "" }) { // or they may be why something is missing
 		checkNotify(c.Notify, r)
+	}
+}
+
+// logins are those of the writers, by their keys.
+func (c *Config) logins() map[string]Login {
+	w := c.Writers
+	all := map[string]Login{"writers.postgresql": w.PostgreSQL.Login, "writers.mariadb": w.MariaDB.Login, "writers.redis": w.Redis.Login}
+	for i, s := range w.Redis.Servers {
+		all[fmt.Sprintf("writers.redis.servers[%d]", i)] = s.Login
+	}
+	return all
+}
+
+func (c *Config) checkJob(name string, s Settings, r *reader) {
+	key := "jobs." + name
+	if !jobName.MatchString(name) {
+		r.wrong(r.places[key], key, "a name is made of letters, digits, - and _")
+	}
+	if len(c.Defaults.under(s).List("paths")) == 0 {
+		r.wrong(r.places[key], key, "has no paths; write paths: [/srv, /home]")
+	}
+	c.checkTold(key, s, r)
+}
+
+// checkTold looks whether all are there who are told how a job ends.
+func (c *Config) checkTold(key string, s Settings, r *reader) {
+	for _, n := range s.List("notify") {
+		if n != "none" && !slices.ContainsFunc(c.Notify, func(e Notify) bool { return e.Name == n }) {
+			r.wrong(r.places[key+".notify"], key+".notify", "%q is no name of notify", n)
+		}
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Settings) set(r *reader, k Key, n ast.Node, at string) {
 		if err := k.Check(text); err != nil {
 			r.wrong(n, at, "%v", err)
 		} else if k.Path && !filepath.IsAbs(text) {
-			r.wrong(n, at, "%q does not begin with a slash", text)
+			r.wrong(n, at, "%s", relative(at, text))
 		}
 		v.Texts = append(v.Texts, text)
 	}

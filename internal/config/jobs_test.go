@@ -222,3 +222,60 @@ func TestProviderOf(t *testing.T) {
 		}
 	}
 }
+
+// A mistake in a job is that job's alone; one in what holds for all is everybody's.
+func TestMistakeOfAJob(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	read := func(text string) (*Config, error) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Read(path, true)
+	}
+	c, err := read("jobs:\n  good: {paths: /srv, notify: ops}\n  bad: &bad {paths: /srv, quiet: soon, nonsense: 1}\n  alike: {<<: *bad}\n  none: {}\n" +
+		"  strange: 7\n  unheard: {paths: /srv, notify: nobody}\n  'bad name': {paths: /srv}\nnotify: [{name: ops, command: [x]}]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.Job("good"); err != nil || s.Text("paths") != "/srv" {
+		t.Errorf("%v, %v", s, err)
+	}
+	for name, want := range map[string]int{"bad": 2, "alike": 2, "none": 1, "strange": 2, "unheard": 1, "bad name": 1} {
+		if _, err := c.Job(name); !problem.Is(err, problem.ConfigWrong) || len(Mistakes(err)) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(c.Wrong()); n != 9 {
+		t.Errorf("%d mistakes: %v", n, c.Wrong())
+	}
+	for _, text := range []string{
+		"defaults: {quiet: soon}\n", "defaults: {notify: nobody}\n", "job: {}\n", "jobs: []\n", "notify: [{name: a}]\n", "writers: {window: 1}\n", "jobs:\n  a: {\n",
+	} {
+		if _, err := read(text + "jobs2: {}\n"); !problem.Is(err, problem.ConfigWrong) {
+			t.Errorf("%q is taken: %v", text, err)
+		}
+		if _, err := read(text); !problem.Is(err, problem.ConfigWrong) {
+			t.Errorf("%q is taken: %v", text, err)
+		}
+	}
+	// What is wrong in a job hides nothing that is wrong elsewhere.
+	_, err = read("jobs:\n  bad: {paths: srv}\nnotify: [{name: a}]\n")
+	if len(Mistakes(err)) != 2 {
+		t.Errorf("%v", err)
+	}
+}
+
+// What may be a secret is in no message.
+func TestMistakesHideSecrets(t *testing.T) {
+	for _, text := range []string{
+		"notify: [{name: a, command: 'curl hidden'}]\n", "notify: [{name: a, webhook: 'https://hidden'}]\n", "notify: [{name: a, webhook: {url: [hidden]}}]\n",
+		"notify: [{name: a, webhook: {url: {a: hidden}}}]\n", "notify: hidden\n", "notify: [hidden]\n", "notify: [{name: a, mail: 'smtp://u:hidden@x'}]\n",
+		"notify: [{name: a, webhook: {url: 'https://x', token_file: hidden}}]\n", "jobs: {a: {paths: /srv, password_file: hidden}}\n",
+		"defaults: {password_file: hidden}\n", "writers: {redis: {password_file: hidden}}\n", "writers: {redis: {servers: [{address: /s, password_file: hidden}]}}\n",
+	} {
+		if _, err := Parse([]byte(text)); err == nil || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func checkNotify(all []Notify, r *reader) {
 func (n *Notify) checkWay(wrong func(string, ...any)) {
 	absolute := func(word, file string) {
 		if file != "" && !filepath.IsAbs(file) {
-			wrong("%s: %q does not begin with a slash", word, file)
+			wrong("%s: %s", word, relative(word, file))
 		}
 	}
 	switch {

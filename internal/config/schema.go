@@ -16,15 +16,23 @@ type reader struct {
 	anchors  map[string]ast.Node
 	places   map[string]ast.Node // of all keys that are there
 	merging  []ast.Node          // whose entries are being merged, the outermost first
+	job      string              // which is being read; empty outside of them
 	mistakes []error
 }
 
 func (r *reader) wrong(n ast.Node, key, format string, args ...any) {
-	m := &Mistake{Key: key, Text: fmt.Sprintf(format, args...)}
+	m := &Mistake{Job: r.job, Key: key, Text: fmt.Sprintf(format, args...)}
 	if n != nil && n.GetToken() != nil {
 		m.Line, m.Column = n.GetToken().Position.Line, n.GetToken().Position.Column
 	}
 	r.mistakes = append(r.mistakes, m)
+}
+
+// of does something for a job, whose mistakes are its own.
+func (r *reader) of(job string, do func()) {
+	r.job = job
+	defer func() { r.job = "" }()
+	do()
 }
 
 // lines are those of all places.
@@ -70,14 +78,14 @@ func (r *reader) value(n ast.Node, v reflect.Value, key string) {
 		v.Set(reflect.MakeMap(v.Type()))
 		for _, e := range r.entries(n, key) {
 			inner := reflect.New(v.Type().Elem()).Elem()
-			r.value(e.Value, inner, join(key, nameOf(e)))
+			r.of(nameOf(e), func() { r.value(e.Value, inner, join(key, nameOf(e))) })
 			v.SetMapIndex(reflect.ValueOf(nameOf(e)), inner)
 		}
 	case reflect.Slice:
 		r.list(n, v, key)
 	default:
 		if err := yaml.NodeToValue(n, v.Addr().Interface()); err != nil {
-			r.wrong(n, key, "%q is no %s", textOf(n), kinds[v.Kind()])
+			r.wrong(n, key, "%sis no %s", shown(n, key), kinds[v.Kind()])
 		}
 	}
 }
@@ -87,7 +95,7 @@ var kinds = map[reflect.Kind]string{reflect.Bool: "true or false", reflect.Int: 
 func (r *reader) list(n ast.Node, v reflect.Value, key string) {
 	all, ok := n.(*ast.SequenceNode)
 	if !ok {
-		r.wrong(n, key, "%q is no list: write [A, B]", textOf(n))
+		r.wrong(n, key, "%sis no list: write [A, B]", shown(n, key))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(all.Values), len(all.Values)))
@@ -141,7 +149,7 @@ func (r *reader) entries(n ast.Node, key string) (all []*ast.MappingValueNode) {
 		values = []*ast.MappingValueNode{m}
 	case *ast.NullNode:
 	default:
-		r.wrong(n, key, "%q is no mapping: write KEY: VALUE", textOf(n))
+		r.wrong(n, key, "%sis no mapping: write KEY: VALUE", shown(n, key))
 	}
 	seen := map[string]bool{}
 	for _, e := range values {
@@ -206,6 +214,16 @@ func textOf(n ast.Node) string {
 		return s.GetToken().Value
 	}
 	return strings.TrimSpace(n.String())
+}
+
+// shown is a text that stands where something else must, to be followed by what is
+// wrong with it. Whoever is told how jobs end may be told by what is secret, a
+// command or a URL: that is not shown.
+func shown(n ast.Node, key string) string {
+	if strings.HasPrefix(key, "notify") {
+		return ""
+	}
+	return fmt.Sprintf("%q ", textOf(n))
 }
 
 func join(key, name string) string {

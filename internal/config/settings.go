@@ -94,6 +94,9 @@ func (c *Config) Job(name string) (Settings, error) {
 		}
 		return nil, problem.Newf(problem.NoSuchJob, name, "the configuration has no such job, but %s", strings.Join(names, ", "))
 	}
+	if err := c.wrongIn(name); err != nil {
+		return nil, err
+	}
 	return c.Defaults.without(own).under(own), nil
 }
 

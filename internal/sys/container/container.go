@@ -86,15 +86,32 @@ func Number(pid int) (int, error) {
 // docker-0123….scope, libpod-0123….scope, cri-containerd-0123….scope, or alone.
 var name = regexp.MustCompile(`[0-9a-f]{64}`)
 
+// unit is who keeps a process where no engine numbers containers, in the hierarchy
+// that the manager of the system has: its own service, a machine of
+// systemd-nspawn or libvirt, a container of LXC. Below a service, and in what
+// users have, anybody may call his groups what he likes.
+var unit = regexp.MustCompile(`(?m)^\d+:(?:name=systemd)?:/(?:system\.slice/(?:system-[^/\n]+\.slice/)?([^/\n]+\.service)|machine\.slice/(machine-[^/\n]+\.scope)|(lxc\.payload\.[^/\n]+)|(lxc/[^/\n]+))(?:/|$)`)
+
 // Name is the short name of the container that a process lives in, as engines
-// print it; where none is known, "process" and its number.
+// print it, or of the service; it lasts while processes come and go. Where none
+// is known, it is "process" and its number, which does not.
 func Name(pid int) string {
 	b, _ := os.ReadFile(procPath(pid, "cgroup"))
-	all := name.FindAllString(string(b), -1)
-	if len(all) == 0 {
-		return fmt.Sprintf("process %d", pid)
+	if in := nameIn(string(b)); in != "" {
+		return in
 	}
-	return all[len(all)-1][:12] // the innermost
+	return fmt.Sprintf("process %d", pid)
+}
+
+// nameIn finds it in what the kernel says of control groups (cgroups(7)).
+func nameIn(groups string) string {
+	if all := name.FindAllString(groups, -1); len(all) > 0 {
+		return all[len(all)-1][:12] // the innermost
+	}
+	if found := unit.FindStringSubmatch(groups); found != nil {
+		return strings.Join(found[1:], "") // one of them
+	}
+	return ""
 }
 
 // Socket returns the path by which we see what is a socket at path to a process:

@@ -291,6 +291,24 @@ func TestName(t *testing.T) {
 			t.Errorf("%s: %q", line, all)
 		}
 	}
+	for groups, want := range map[string]string{
+		"0::/system.slice/docker-" + id + ".scope":                                      id[:12],
+		"0::/system.slice/redis-server.service\n":                                       "redis-server.service",
+		"0::/system.slice/system-postgresql.slice/postgresql@15-main.service\n":         "postgresql@15-main.service",
+		"0::/system.slice/containerd.service/redis.service":                             "containerd.service",
+		"12:pids:/x\n1:name=systemd:/system.slice/mariadb.service\n0::/\n":              "mariadb.service",
+		"0::/machine.slice/machine-db.scope/payload":                                    "machine-db.scope",
+		"0::/lxc.payload.db/system.slice/redis.service":                                 "lxc.payload.db",
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/redis.service\n":    "",
+		"0::/user.slice/user-1000.slice/user@1000.service/system.slice/redis.service\n": "",
+		"0::/user.slice/user-1000.slice/session-3.scope\n":                              "",
+		"3:pids:/system.slice/elsewhere.service\n0::/\n":                                "",
+		"0::/\n": "",
+	} {
+		if got := nameIn(groups); got != want {
+			t.Errorf("%q: %q, want %q", groups, got, want)
+		}
+	}
 	if got := Name(1); got != "process 1" && len(got) != 12 {
 		t.Errorf("%q", got)
 	}

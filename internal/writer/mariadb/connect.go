@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/peer"
+	"stillpoint/internal/writer/trust"
 )
 
 // A conn is one connection, for one at a time, and its number in the server.
@@ -28,6 +31,21 @@ type conn struct {
 type login struct {
 	user string
 	uid  int
+}
+
+// users are what those are called whom packages and images make for a server.
+var users = []string{"mysql", "mariadb"}
+
+// names tells whether the options name the socket of a server, where not everybody
+// can put one.
+func (w *mariadb) names(s server) bool {
+	return !s.contained && slices.ContainsFunc(w.Sockets, func(pattern string) bool {
+		paths, _ := filepath.Glob(pattern)
+		return slices.ContainsFunc(paths, func(p string) bool {
+			at, err := filepath.EvalSymlinks(p)
+			return err == nil && at == s.socket && trust.Folder(filepath.Dir(p)) && trust.Folder(filepath.Dir(at))
+		})
+	})
 }
 
 // logins are root, and the user whom the server runs as: mariadb-install-db
@@ -82,7 +100,17 @@ func (w *mariadb) dial(ctx context.Context, s server, l login) (conn, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr = l.user, w.Password, "unix", s.socket
 	cfg.Logger = &mysql.NopLogger{} // it would write while volumes are frozen
-	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx, l.uid) }
+	cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := s.dial(ctx, l.uid)
+		if err != nil || w.Password == "" || w.names(s) {
+			return c, err
+		}
+		if err := trust.Connected(c, users...); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return conn{}, err

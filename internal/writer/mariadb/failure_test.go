@@ -13,8 +13,10 @@ import (
 func TestPasswordAndRights(t *testing.T) {
 	s := start(t)
 	s.Must("CREATE USER clerk@localhost IDENTIFIED BY 'right'")
+	named := []string{s.Socket()}
 	for _, o := range []Options{
-		{User: "clerk", Password: "wrong"},
+		{User: "clerk", Password: "wrong", Sockets: named},
+		{User: "clerk", Password: "right"}, // which a server of nobody is not told
 		{User: "clerk"},
 		{User: "noone"},
 	} {
@@ -23,7 +25,7 @@ func TestPasswordAndRights(t *testing.T) {
 		_, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
 		want(t, err, problem.WriterPassword, writer.NotRetryable)
 	}
-	in := s.instance(Options{User: "clerk", Password: "right"})
+	in := s.instance(Options{User: "clerk", Password: "right", Sockets: named})
 	want(t, in.Check(s.soon()), problem.WriterRights, writer.NotRetryable)
 	_, err := in.Prepare(s.soon(), writer.Need{OneInstant: true, Window: time.Minute})
 	want(t, err, problem.WriterRights, writer.NotRetryable)

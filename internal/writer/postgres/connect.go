@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/container"
 	"stillpoint/internal/sys/peer"
+	"stillpoint/internal/writer/trust"
 )
 
 // A conn is one connection, for one at a time.
@@ -47,8 +49,17 @@ func (w *postgres) connect(ctx context.Context, s server) (conn, error) {
 	var err error
 	for _, role := range roles {
 		c, err = dial(ctx, w.dsn(s, role), func(cfg *pgconn.Config) {
+			cfg.Password = w.Password // and not that of PGPASSWORD or ~/.pgpass, which is meant for others
 			cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return s.dial(ctx, w.as(s))
+				c, err := s.dial(ctx, w.as(s))
+				if err != nil || w.Password == "" || w.names(s) {
+					return c, err
+				}
+				if err := trust.Connected(c, users...); err != nil {
+					c.Close()
+					return nil, err
+				}
+				return c, nil
 			}
 		})
 		if problem.CodeOf(failure(ctx, err)) != problem.WriterPassword {
@@ -56,6 +67,18 @@ func (w *postgres) connect(ctx context.Context, s server) (conn, error) {
 		}
 	}
 	return c, failure(ctx, err)
+}
+
+// users are what those are called whom packages and images make for a server.
+var users = []string{"postgres", "postgresql"}
+
+// names tells whether the options name the directory of a server's socket, where not
+// everybody can put one.
+func (w *postgres) names(s server) bool {
+	return !s.contained && slices.ContainsFunc(w.Directories, func(dir string) bool {
+		at, err := filepath.EvalSymlinks(dir)
+		return err == nil && at == s.host && trust.Folder(at)
+	})
 }
 
 // dial connects to the socket.

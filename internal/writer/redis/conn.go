@@ -61,6 +61,9 @@ func (in *instance) enter(ctx context.Context, c *conn, answer error) error {
 	switch problem.CodeOf(answer) {
 	case "", problem.WriterRights: // we need not be allowed a PING
 	case problem.WriterPassword:
+		if in.stranger != nil {
+			return problem.New(problem.WriterPassword, in.ID(), in.stranger)
+		}
 		if in.login.Username == "" && in.login.Password == "" {
 			return answer
 		}

@@ -20,6 +20,8 @@ type instance struct {
 	length time.Duration // of a pause
 	about  writer.About
 
+	stranger error // why it is not told the login of all servers; nil where it is, or there is none
+
 	sentinel bool // it watches other servers, and has no data
 }
 

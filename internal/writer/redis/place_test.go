@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/listener"
 )
 
@@ -73,6 +74,16 @@ func TestForeign(t *testing.T) {
 	pid = impostor(t, "tcp", "127.0.0.1:0", "unshare", "--mount")
 	if p, ok := w.place(pid); !ok || p.foreign || w.instance(p).login.Password != "everybody's" {
 		t.Errorf("one of ours: %+v, %v", p, ok)
+	}
+	// Anybody may start a program of that name, with our users.
+	pid = impostor(t, "tcp", "127.0.0.1:0", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+	p, ok = w.place(pid)
+	if in := w.instance(p); !ok || p.foreign || in.login != (Login{}) || !problem.Is(in.stranger, problem.WriterPassword) {
+		t.Errorf("nobody's: %+v, %v, is told %+v", p, ok, in.login)
+	}
+	p.name = "127.0.0.1:16379"
+	if in := w.instance(p); in.login.Password != "secret" || in.stranger != nil {
+		t.Errorf("one that the configuration names: %+v", in.login)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/sys/listener"
 	"stillpoint/internal/sys/process"
 	"stillpoint/internal/writer"
+	"stillpoint/internal/writer/trust"
 )
 
 const name = "redis"
@@ -18,6 +19,9 @@ const name = "redis"
 // programs are the names of server processes. A child that writes a file has
 // its parent's name and sockets.
 var programs = []string{"redis-server", "valkey-server"}
+
+// users are what those are called whom packages and images make for a server.
+var users = []string{"redis", "valkey"}
 
 // asking is how long Discover waits for a server to tell its version.
 const asking = time.Second
@@ -111,6 +115,11 @@ func (w *Writer) instance(p place) *instance {
 		in.login = w.options.login(p.name)
 		if p.shared != "" && in.login.Address == "" {
 			in.login = w.options.login(p.shared)
+		}
+	}
+	if p.process != 0 && in.login.Address == "" && in.login != (Login{}) {
+		if in.stranger = trust.Process(p.process, users...); in.stranger != nil {
+			in.login = Login{}
 		}
 	}
 	in.about = writer.About{ID: name + ":" + p.name, Writer: name}
