@@ -24,6 +24,12 @@ const env = "export STILLPOINT_REPO=/var/backups/repo STILLPOINT_PASSWORD='only 
 
 func newRig(t *testing.T, kernel, fs string) *rig {
 	t.Helper()
+	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs}, "")
+}
+
+// newRigWith makes one with a product that was built with tags.
+func newRigWith(t *testing.T, o vm.Options, tags string) *rig {
+	t.Helper()
 	began := time.Now()
 	// An image is made once, from the archive's packages.
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
@@ -36,14 +42,15 @@ func newRig(t *testing.T, kernel, fs string) *rig {
 	dir := t.TempDir()
 	files, err := vm.BuildGuest(ctx, dir)
 	if err == nil {
-		err = vm.Build(ctx, dir, "stillpoint/cmd/stillpoint")
+		err = vm.BuildTagged(ctx, dir, tags, "stillpoint/cmd/stillpoint")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	files = append(files, vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
 	files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
-	m, err := im.New(ctx, dir, vm.Options{Kernel: kernel, FS: fs, Files: files})
+	o.Files = files
+	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

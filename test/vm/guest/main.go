@@ -14,6 +14,8 @@ const usage = `usage: guest serve               do what the test says, at the se
        guest busy FOLDER         write there until SIGTERM
        guest figures             print what busy did, and its longest write since the last time
        guest check FOLDER A B    is this copy of one moment between A and B records?
+       guest ledger FOLDER...    make records in each, and say of which the disk has them
+       guest safe FOLDER N       is all there up to the record N?
 `
 
 func main() {
@@ -29,6 +31,10 @@ func main() {
 		err = printFigures()
 	case len(args) == 4 && args[0] == "check":
 		err = check(ctx, args[1], args[2], args[3])
+	case len(args) >= 2 && args[0] == "ledger":
+		err = ledger(ctx, args[1:])
+	case len(args) == 3 && args[0] == "safe":
+		err = checkLedger(args[1], args[2])
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
