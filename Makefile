@@ -22,9 +22,11 @@ test: packages ## run all tests; as root, on scratch loop devices; some ten minu
 	$(GO) test -p 1 -timeout 20m ./... # one package at a time: what one test leaves, clean-up in another would find
 
 VM ?= .
-test-vm: ## run the tests in a virtual machine, VM=PATTERN some of them: /, systemd, old kernels
+VM_KERNELS ?= bookworm trixie backports
+test-vm: ## run the tests in virtual machines, VM=PATTERN some of them: /, systemd, power cuts; packages on VM_KERNELS
 	./test/packages vm
-	$(GO) test -tags vm -count=1 -timeout 30m -v -run '$(VM)' ./test/vm
+	$(GO) test -tags vm -count=1 -timeout 60m -v -run '$(VM)' ./test/vm
+	./test/vm/matrix $(VM_KERNELS)
 
 test-others: ## run the tests of writers against Valkey and MySQL, which Debian 12 has not
 	./test/others
@@ -36,8 +38,8 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags bench ./bench/...
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags bench ./bench/...
-	$(GO) vet -tags vm ./test/vm
-	$(GO) tool staticcheck -tags vm ./test/vm
+	$(GO) vet -tags vm ./test/vm/...
+	$(GO) tool staticcheck -tags vm ./test/vm/...
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
 	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/notify ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify

@@ -41,13 +41,14 @@ printf '127.0.0.1 localhost stillpoint-vm\n' >"$root/etc/hosts"
 printf 'LABEL=root / auto defaults 0 1\n' >"$root/etc/fstab"
 printf '5ac1e5ac1e5ac1e5ac1e5ac1e5ac1e50\n' >"$root/etc/machine-id"
 for unit in getty.target apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer e2scrub_reap.service man-db.timer \
-	lvm2-monitor.service systemd-tmpfiles-clean.timer getty@tty1.service serial-getty@ttyS0.service systemd-firstboot.service; do
+	lvm2-monitor.service xfs_scrub_all.timer systemd-tmpfiles-clean.timer getty@tty1.service serial-getty@ttyS0.service systemd-firstboot.service; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
 # What nothing here needs would only make a backup of all longer: QEMU starts the kernels, and
 # of the rest this is the largest.
 rm -rf "$root"/boot/* "$root"/usr/lib/python3* "$root"/usr/share/python3* "$root"/usr/lib/udev/hwdb*
+touch "$root/etc/.updated" "$root/var/.updated" # or systemd looks for what is new
 EOF
 }
 

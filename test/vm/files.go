@@ -35,7 +35,12 @@ func Unit(from, target string) []File {
 // Build builds commands of this project into the folder dir, such as need nothing of
 // the machine that they run on.
 func Build(ctx context.Context, dir string, packages ...string) error {
-	c := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-o", dir + "/"}, packages...)...)
+	return BuildTagged(ctx, dir, "", packages...)
+}
+
+// BuildTagged is Build with build tags, such as "faults".
+func BuildTagged(ctx context.Context, dir, tags string, packages ...string) error {
+	c := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-tags", tags, "-o", dir + "/"}, packages...)...)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("build for the machine: %w\n%s", err, out)

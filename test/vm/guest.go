@@ -15,7 +15,8 @@ import (
 	"stillpoint/test/vm/wire"
 )
 
-var errEnded = errors.New("the machine has no power any more")
+// ErrEnded says that the machine has no power, or lost it meanwhile.
+var ErrEnded = errors.New("the machine has no power any more")
 
 // A guest is our program in a machine that runs.
 type guest struct {
@@ -46,7 +47,7 @@ func meet(ctx context.Context, socket string, ended <-chan struct{}) (*guest, er
 		select { // QEMU makes the socket, and a killed one has left it
 		case <-time.After(10 * time.Millisecond):
 		case <-ended:
-			return g, errEnded
+			return g, ErrEnded
 		case <-ctx.Done():
 			return g, errors.Join(ctx.Err(), err)
 		}
@@ -101,7 +102,7 @@ func (g *guest) wait(ctx context.Context, id int64, last <-chan wire.Reply) (wir
 		return r, nil
 	case <-g.ended:
 		g.forget(id)
-		return wire.Reply{}, errEnded
+		return wire.Reply{}, ErrEnded
 	case <-ctx.Done():
 		g.forget(id)
 		return wire.Reply{}, fmt.Errorf("no answer from the machine: %w", ctx.Err())
@@ -115,7 +116,7 @@ func (g *guest) ask(ctx context.Context, q wire.Request, more func(wire.Reply)) 
 	q.ID = id
 	if err := g.send(ctx, q); err != nil {
 		g.forget(id)
-		return wire.Reply{}, errors.Join(errEnded, err)
+		return wire.Reply{}, errors.Join(ErrEnded, err)
 	}
 	r, err := g.wait(ctx, id, last)
 	if err == nil && r.Failure != "" {
@@ -157,7 +158,7 @@ func (m *Machine) Run(ctx context.Context, script string) (Result, error) {
 // Stream is Run that passes on what the script prints while it does.
 func (m *Machine) Stream(ctx context.Context, script string, out, errs io.Writer) (code int, err error) {
 	if m.qemu == nil {
-		return 0, errEnded
+		return 0, ErrEnded
 	}
 	limit := 24 * time.Hour
 	if end, ok := ctx.Deadline(); ok {

@@ -199,7 +199,7 @@ func (m *Machine) Name() string { return "Debian 13 on " + m.o.FS }
 // Stop shuts it down.
 func (m *Machine) Stop(ctx context.Context) error {
 	// The answer may not come any more.
-	if _, err := m.Run(ctx, "systemctl poweroff --no-block"); err != nil && !errors.Is(err, errEnded) {
+	if _, err := m.Run(ctx, "systemctl poweroff --no-block"); err != nil && !errors.Is(err, ErrEnded) {
 		return err
 	}
 	select {

@@ -47,7 +47,7 @@ type mixedSet struct {
 // TestMixed takes sets of volumes of several kinds at one instant where all but one
 // of them can be held, while a program writes numbers to each in turn.
 func TestMixed(t *testing.T) {
-	r := newRigWith(t, vm.Options{Kernel: vm.Trixie, FS: "ext4", Disks: 3, DiskMB: 3072})
+	r := newRigWith(t, vm.Options{Kernel: vm.Trixie, FS: "ext4", Disks: 3, DiskMB: 3072}, "")
 	r.must(mixedLayout + "stillpoint init")
 	for _, s := range []mixedSet{
 		{[]string{"linear", "crypt"}, true},

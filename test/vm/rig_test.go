@@ -24,11 +24,11 @@ const env = "export STILLPOINT_REPO=/var/backups/repo STILLPOINT_PASSWORD='only 
 
 func newRig(t *testing.T, kernel, fs string) *rig {
 	t.Helper()
-	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs})
+	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs}, "")
 }
 
-// newRigWith makes one with more than a kernel and a root.
-func newRigWith(t *testing.T, o vm.Options) *rig {
+// newRigWith makes one with a product that was built with tags.
+func newRigWith(t *testing.T, o vm.Options, tags string) *rig {
 	t.Helper()
 	began := time.Now()
 	// An image is made once, from the archive's packages.
@@ -42,7 +42,7 @@ func newRigWith(t *testing.T, o vm.Options) *rig {
 	dir := t.TempDir()
 	files, err := vm.BuildGuest(ctx, dir)
 	if err == nil {
-		err = vm.Build(ctx, dir, "stillpoint/cmd/stillpoint")
+		err = vm.BuildTagged(ctx, dir, tags, "stillpoint/cmd/stillpoint")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,8 @@ const usage = `usage: guest serve               do what the test says, at the se
        guest check FOLDER A B    is this copy of one moment between A and B records?
        guest rounds FOLDER...    put a number into each in turn, until SIGTERM
        guest ordered FOLDER...   are these copies of them of one moment?
+       guest ledger FOLDER...    make records in each, and say of which the disk has them
+       guest safe FOLDER N       is all there up to the record N?
 `
 
 func main() {
@@ -35,6 +37,10 @@ func main() {
 		err = rounds(ctx, args[1:])
 	case len(args) > 2 && args[0] == "ordered":
 		err = ordered(args[1:])
+	case len(args) >= 2 && args[0] == "ledger":
+		err = ledger(ctx, args[1:])
+	case len(args) == 3 && args[0] == "safe":
+		err = checkLedger(args[1], args[2])
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)

@@ -82,6 +82,21 @@ func (c *call) most() time.Duration {
 	return c.timeout + 50*time.Second
 }
 
+// run runs it in the machine, which has no power yet, and again if that is lost and may
+// come back.
+func (c *call) run(ctx context.Context, m *vm.Machine, began time.Time, boots int) (code int, err error) {
+	for boot := 1; ; boot++ {
+		if err := m.Start(ctx); err != nil {
+			return 0, err
+		}
+		code, err = m.Stream(ctx, fmt.Sprintf("export STILLPOINT_TEST_BOOT=%d\n", boot)+c.script(time.Since(began)), os.Stdout, os.Stderr)
+		if !errors.Is(err, vm.ErrEnded) || boot >= boots {
+			return code, err
+		}
+		m.Cut()
+	}
+}
+
 // script runs the program, so that it ends by itself when its time is over, of which
 // some has passed.
 func (c *call) script(passed time.Duration) string {

@@ -22,10 +22,10 @@ func TestLayers(t *testing.T) {
 			lvcreate -q -y -i 2 -L 400M -n striped vg; try ext4 /dev/vg/striped
 			lvcreate -q -y -s -L 100M -n thick vg/linear; lvremove -q -y vg/thick
 			lvcreate -q -y -T -L 800M -V 1G -n thin vg/pool; try xfs /dev/vg/thin
-			lvcreate -q -y -s -n snapshot vg/thin; lvs -a vg; vgremove -q -y vg`},
-		{"LUKS over LVM", `vgcreate -q -y vg $disk2; lvcreate -q -y -L 400M -n lv vg
-			printf key | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg/lv -
-			printf key | cryptsetup open --key-file - /dev/vg/lv crypt; try ext4 /dev/mapper/crypt; cryptsetup close crypt; vgremove -q -y vg`},
+			lvcreate -q -y -s -n later vg/thin; lvs -a vg; vgremove -q -y vg`},
+		{"LUKS over LVM", `vgcreate -q -y other $disk2; lvcreate -q -y -L 400M -n lv other
+			printf key | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/other/lv -
+			printf key | cryptsetup open --key-file - /dev/other/lv crypt; try ext4 /dev/mapper/crypt; cryptsetup close crypt; vgremove -q -y other`},
 		{"btrfs", `try btrfs $disk3; wipefs -qa $disk3`},
 		{"tools", `for t in dmsetup lvs thin_dump cryptsetup fio rsync getfacl getfattr capsh debugfs xfs_repair sqlite3 findmnt; do command -v $t; done`},
 	} {

@@ -13,6 +13,11 @@
 //	STILLPOINT_VM_MEMORY   in MiB, 1024
 //	STILLPOINT_VM_DISKS    how many empty ones, 4
 //	STILLPOINT_VM_DISK_MB  how large each of them is, 4096 MiB; they take the room of what is written
+//	STILLPOINT_VM_BOOTS    how often it is started, 1
+//
+// A test takes its machine's power with "echo b >/proc/sysrq-trigger". If the machine is
+// to be started once more then, with the same disks, the tests are run from their
+// beginning; STILLPOINT_TEST_BOOT says to them which time it is, from 1 on.
 package main
 
 import (
@@ -63,15 +68,12 @@ func inside(ctx context.Context, began time.Time, program string, args []string)
 	if o.Files, err = files(ctx, dir, program); err != nil {
 		return 0, err
 	}
-	m, err := im.New(ctx, dir, o)
+	m, err := im.New(ctx, dir, o.Options)
 	if err != nil {
 		return 0, err
 	}
 	defer m.Cut()
-	if err := m.Start(ctx); err != nil {
-		return 0, err
-	}
-	code, err := m.Stream(ctx, c.script(time.Since(began)), os.Stdout, os.Stderr)
+	code, err := c.run(ctx, m, began, o.boots)
 	if err != nil {
 		return code, fmt.Errorf("%w; the end of the console:\n%s", err, m.Console())
 	}

@@ -12,10 +12,15 @@ import (
 	"stillpoint/test/vm"
 )
 
-// options are those of the machine, from the environment.
-func options() (vm.Options, error) {
-	o := vm.Options{Kernel: cmp.Or(os.Getenv("STILLPOINT_VM_KERNEL"), vm.Trixie), FS: "ext4", Disks: 4}
-	for name, to := range map[string]*int{"MEMORY": &o.Memory, "DISKS": &o.Disks, "DISK_MB": &o.DiskMB} {
+// choice is what the environment says.
+type choice struct {
+	vm.Options
+	boots int // how often it is started
+}
+
+func options() (choice, error) {
+	o := choice{vm.Options{Kernel: cmp.Or(os.Getenv("STILLPOINT_VM_KERNEL"), vm.Trixie), FS: "ext4", Disks: 4}, 1}
+	for name, to := range map[string]*int{"MEMORY": &o.Memory, "DISKS": &o.Disks, "DISK_MB": &o.DiskMB, "BOOTS": &o.boots} {
 		text := os.Getenv("STILLPOINT_VM_" + name)
 		if text == "" {
 			continue
