@@ -43,6 +43,7 @@ var may = map[string]string{
 	"internal/sys/terminal":   "",
 	"internal/sys/thread":     "",
 	"internal/sys/writing":    "", // for tests
+	"internal/sys/zfs":        "",
 
 	"internal/tool":    "",
 	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
@@ -54,6 +55,7 @@ var may = map[string]string{
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
+	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 

@@ -31,6 +31,7 @@ const (
 	iocHold     = 0x5a30 // ZFS_IOC_HOLD
 	iocRelease  = 0x5a31 // ZFS_IOC_RELEASE
 	iocDestroy  = 0x5a3b // ZFS_IOC_DESTROY_SNAPS
+	iocSync     = 0x5a47 // ZFS_IOC_POOL_SYNC
 )
 
 // MaxName is how long the name of a dataset or snapshot may be
@@ -118,6 +119,11 @@ func (d *Device) Release(pool, tag string, names []string) error {
 // are destroyed already.
 func (d *Device) Destroy(pool string, names []string) error {
 	return d.call("ZFS_IOC_DESTROY_SNAPS", iocDestroy, pool, list{{"snaps", flags(names)}}.pack())
+}
+
+// Sync writes what is dirty in a pool to its disks.
+func (d *Device) Sync(pool string) error {
+	return d.call("ZFS_IOC_POOL_SYNC", iocSync, pool, list{{"force", false}}.pack())
 }
 
 func flags(names []string) list {
