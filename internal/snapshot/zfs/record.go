@@ -137,14 +137,14 @@ func (r *record) append(lines ...any) error {
 	return err
 }
 
-// made notes the guids of snapshots, by dataset. They need not reach the disk.
-func (r *record) made(snapshots map[string]uint64) error {
+// made notes the snapshots that were made, by dataset. This need not reach the disk.
+func (r *record) made(snapshots map[string]intent) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var lines []any
-	for name, guid := range snapshots {
-		r.members[name].Snapshot = guid
-		lines = append(lines, *r.members[name])
+	for name, in := range snapshots {
+		r.members[name] = &in
+		lines = append(lines, in)
 	}
 	if err := r.append(lines...); err != nil {
 		return problem.New(problem.StateLost, r.path(), err)

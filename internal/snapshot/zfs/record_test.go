@@ -31,7 +31,7 @@ func someRecord(t *testing.T, dir string) *record {
 func TestRecord(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "for", "it")
 	r := someRecord(t, dir)
-	if err := r.made(map[string]uint64{"tank/a": 4}); err != nil {
+	if err := r.made(map[string]intent{"tank/a": {1, "tank/a", 2, 4}}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := readRecord(dir, "one")
@@ -71,7 +71,7 @@ func TestRecordCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.made(map[string]uint64{"tank/a": 4}); err != nil {
+	if err := r.made(map[string]intent{"tank/a": {1, "tank/a", 2, 4}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(r.path(), int64(len(whole)+10)); err != nil {

@@ -205,7 +205,7 @@ func (r *remover) list(ctx context.Context, in intent) (names []string, err erro
 	}
 	pool, ok := r.pools[in.Pool]
 	if !ok {
-		return nil, problem.Newf(problem.VolumeLost, in.Dataset, "its pool is not imported")
+		return nil, problem.Newf(problem.VolumeLost, in.Dataset, "its pool is not imported; if it never will be, remove %s", r.record.path())
 	}
 	names, ok = r.names[pool]
 	if !ok {

@@ -96,18 +96,15 @@ func (s *set) settle() error {
 	}
 	ctx, cancel := contextFor(callLimit)
 	defer cancel()
-	made := map[string]uint64{}
+	made := map[string]intent{}
 	for name := range s.pools {
 		ms := s.on(name)
 		if err := s.hold(ctx, name, ms); err != nil {
 			return err
 		}
 		for _, m := range ms {
-			if m.users == 0 {
-				continue
-			}
-			if m.lost = s.identify(ctx, m); m.lost == nil {
-				made[m.dataset] = m.stats.GUID
+			if m.users > 0 {
+				m.lost = s.identify(ctx, m, made)
 			}
 		}
 	}
@@ -138,24 +135,30 @@ func (s *set) hold(ctx context.Context, pool string, ms []*member) error {
 }
 
 // identify asks a new snapshot who it is, and whether its dataset still is the one that
-// was planned: that may have been renamed, and another one got its name.
-func (s *set) identify(ctx context.Context, m *member) error {
+// was planned: that may have been renamed, and another one got its name. Then the
+// snapshot is of that one, and ours all the same.
+func (s *set) identify(ctx context.Context, m *member, made map[string]intent) error {
 	name := m.name(s.id)
 	st, err := s.p.stats(ctx, s.device, name)
-	if err != nil {
+	switch {
+	case gone(err):
+		return errors.New(name + " was destroyed, or its dataset renamed")
+	case err != nil:
 		return coded(name, err)
-	}
-	if st.Properties[property] != s.record.tag() {
-		return fmt.Errorf("%s is not the snapshot that was made", name)
+	case st.Properties[property] != s.record.tag():
+		return errors.New(name + " is not the snapshot that was made")
 	}
 	dataset, err := s.p.stats(ctx, s.device, m.dataset)
 	if err != nil {
 		return coded(name, err)
 	}
-	if dataset.GUID != m.guid {
-		return fmt.Errorf("%s is another dataset by now", m.dataset)
-	}
 	m.stats = st
+	in := s.record.intent(m.dataset)
+	in.GUID, in.Snapshot = dataset.GUID, st.GUID
+	made[m.dataset] = in
+	if dataset.GUID != m.guid {
+		return errors.New(m.dataset + " is another dataset by now")
+	}
 	return nil
 }
 

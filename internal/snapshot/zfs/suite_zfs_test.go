@@ -21,7 +21,7 @@ func suiteHost() snapshottest.Host {
 	h := snapshottest.Host{
 		New: func(testing.TB) snapshot.Provider { return provider() },
 		Volumes: func(tb testing.TB, n int) []snapshottest.Volume {
-			p := newPool(tb)
+			p := newPool(tb, "-O", "recordsize=64K") // clones are of whole records
 			var vs []snapshottest.Volume
 			for i := range n {
 				name := fmt.Sprint("volume", i)
