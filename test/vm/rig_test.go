@@ -22,7 +22,8 @@ type rig struct {
 // with one disk.
 const env = "export STILLPOINT_REPO=/var/backups/repo STILLPOINT_PASSWORD='only a test'\n"
 
-func newRig(t *testing.T, kernel, fs string) *rig {
+// newRig makes one; more may change what machine it is.
+func newRig(t *testing.T, kernel, fs string, more ...func(context.Context, *vm.Image, *vm.Options) error) *rig {
 	t.Helper()
 	began := time.Now()
 	// An image is made once, from the archive's packages.
@@ -43,7 +44,13 @@ func newRig(t *testing.T, kernel, fs string) *rig {
 	}
 	files = append(files, vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
 	files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
-	m, err := im.New(ctx, dir, vm.Options{Kernel: kernel, FS: fs, Files: files})
+	o := vm.Options{Kernel: kernel, FS: fs, Files: files}
+	for _, f := range more {
+		if err := f(ctx, im, &o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,13 @@ func selected(paths []string, at string) bool {
 	return slices.ContainsFunc(paths, func(p string) bool { return below(p, at) })
 }
 
+// leads tells whether one of the paths is at it, or in it.
+func leads(paths []string, at string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool { return below(at, p) })
+}
+
 // places are where the volume, and the datasets of its pool that are mounted in it below
-// the selected paths, show: the outer ones first.
+// the selected paths or on the way there, show: the outer ones first.
 func places(t *volume.Table, v volume.Volume, paths []string) []place {
 	found := []place{{".", v.Source}}
 	var in func(outer volume.ID, at string, depth int)
@@ -51,7 +56,7 @@ func places(t *volume.Table, v volume.Volume, paths []string) []place {
 		for _, m := range mountsIn(t, outer) {
 			where := path.Join(at, m.rel)
 			p := place{where, m.volume.Source}
-			if !selected(paths, where) || m.volume.FSType != "zfs" || poolOf(p.dataset) != poolOf(v.Source) || slices.Contains(found, p) || depth > 100 {
+			if !selected(paths, where) && !leads(paths, where) || m.volume.FSType != "zfs" || poolOf(p.dataset) != poolOf(v.Source) || slices.Contains(found, p) || depth > 100 {
 				continue
 			}
 			found = append(found, p)

@@ -90,7 +90,7 @@ func TestPlaces(t *testing.T) {
 	}{
 		{"/", ".", ".=rpool/ROOT/pve-1, rpool=rpool, rpool/ROOT=rpool/ROOT, rpool/data=rpool/data, rpool/data/subvol-101-disk-0=rpool/data/subvol-101-disk-0, var/lib/vz=rpool/var-lib-vz"},
 		{"/", "var", ".=rpool/ROOT/pve-1, var/lib/vz=rpool/var-lib-vz"},
-		{"/", "rpool/data etc", ".=rpool/ROOT/pve-1"}, // /rpool is where another one shows
+		{"/", "rpool/data etc", ".=rpool/ROOT/pve-1, rpool=rpool, rpool/data=rpool/data, rpool/data/subvol-101-disk-0=rpool/data/subvol-101-disk-0"},
 		{"/", "var/lib/vz", ".=rpool/ROOT/pve-1, var/lib/vz=rpool/var-lib-vz"},
 		{"/", "var/lib/v", ".=rpool/ROOT/pve-1"},
 		{"/rpool", ".", ".=rpool, ROOT=rpool/ROOT, data=rpool/data, data/subvol-101-disk-0=rpool/data/subvol-101-disk-0"},

@@ -164,7 +164,7 @@ func (s *set) add(ctx context.Context, table *volume.Table, ts snapshot.Target) 
 			m = &member{dataset: pl.dataset}
 			s.members[pl.dataset] = m
 		}
-		m.required = m.required || pl.at == "."
+		m.required = m.required || leads(t.paths, pl.at)
 	}
 	for _, name := range t.datasets() {
 		s.members[name].users++

@@ -13,6 +13,7 @@
 //	STILLPOINT_VM_MEMORY   in MiB, 1024
 //	STILLPOINT_VM_DISKS    how many empty ones, 4
 //	STILLPOINT_VM_DISK_MB  how large each of them is, 4096 MiB; they take the room of what is written
+//	STILLPOINT_VM_ZFS      if not empty, ZFS is built for the kernel (not for backports) and loaded
 package main
 
 import (
@@ -63,12 +64,18 @@ func inside(ctx context.Context, began time.Time, program string, args []string)
 	if o.Files, err = files(ctx, dir, program); err != nil {
 		return 0, err
 	}
+	if err := addZFS(ctx, im, &o); err != nil {
+		return 0, err
+	}
 	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		return 0, err
 	}
 	defer m.Cut()
 	if err := m.Start(ctx); err != nil {
+		return 0, err
+	}
+	if err := startZFS(ctx, m); err != nil {
 		return 0, err
 	}
 	code, err := m.Stream(ctx, c.script(time.Since(began)), os.Stdout, os.Stderr)
