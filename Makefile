@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test test-vm test-others lint race race-all bench bench-cow bench-sets soak clean packages
+.PHONY: help build demo test test-vm test-zfs test-others lint race race-all bench bench-cow bench-sets soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,10 +23,17 @@ test: packages ## run all tests; as root, on scratch loop devices; some ten minu
 
 VM ?= .
 VM_KERNELS ?= bookworm trixie backports
+ZFS ?= .
 test-vm: ## run the tests in virtual machines, VM=PATTERN some of them: /, systemd, power cuts; packages on VM_KERNELS
 	./test/packages vm
 	$(GO) test -tags vm -count=1 -timeout 60m -v -run '$(VM)' ./test/vm
 	./test/vm/matrix $(VM_KERNELS)
+
+test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it builds the module, ten minutes the first time; ZFS=PATTERN some of them
+	./test/packages vm
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(GO) build -o "$$dir/inside" ./test/vm/inside && \
+	STILLPOINT_VM_ZFS=1 CGO_ENABLED=0 $(GO) test -tags 'zfs faults' -exec "$$dir/inside" -count=1 -timeout 90m -v -run '$(ZFS)' ./internal/snapshot/zfs
+	$(GO) test -tags 'vm zfs' -count=1 -timeout 60m -v -run '^TestZFS$$' ./test/vm
 
 test-others: ## run the tests of writers against Valkey and MySQL, which Debian 12 has not
 	./test/others
@@ -40,6 +47,9 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) tool staticcheck -tags bench ./bench/...
 	$(GO) vet -tags vm ./test/vm/...
 	$(GO) tool staticcheck -tags vm ./test/vm/...
+	$(GO) vet -tags 'zfs faults' ./internal/snapshot/zfs
+	$(GO) vet -tags 'vm zfs' ./test/vm
+	$(GO) tool staticcheck -tags 'zfs faults' ./internal/snapshot/zfs
 
 race: packages ## run the packages that are all goroutines under the race detector; some minutes
 	$(GO) test -race -short -p 1 -timeout 10m ./internal/agent ./internal/coordinator ./internal/guard ./internal/holder ./internal/job ./internal/notify ./internal/quiesce ./internal/snapshot/fake ./internal/sys/fanotify

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"path/filepath"
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/backup"
@@ -11,18 +12,29 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
 	"stillpoint/internal/snapshot/cow"
+	"stillpoint/internal/snapshot/zfs"
 	"stillpoint/internal/volume"
 )
 
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), newCowWith(cache)}
+}
+
+// newZFS makes the provider that keeps its records beside the logs of jobs. Without
+// that folder it takes nothing, and says so.
+func newZFS() snapshot.Provider {
+	dir, err := job.DefaultDir()
+	if err == nil {
+		dir = filepath.Join(filepath.Dir(dir), "zfs")
+	}
+	return zfs.New(host, dir)
 }
 
 // agentSocket is where that one listens.

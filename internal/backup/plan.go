@@ -192,6 +192,8 @@ func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
 	case b.Mount.Deleted:
 		// The path it had may lead to another file by now.
 		return problem.FileVanished, "bind mount of something that was deleted"
+	case v.FSType == "zfs" && strings.Contains(v.Source, "@"):
+		return "", "snapshot of ZFS"
 	case o.OneFileSystem:
 		return "", "another file system, left out by --one-file-system"
 	case v.Kind == volume.Memory:

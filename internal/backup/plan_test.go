@@ -39,3 +39,16 @@ func TestAllowed(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot of ZFS that somebody has looked into is mounted below its dataset, in
+// .zfs: that must not keep the dataset from being backed up.
+func TestSnapshotOfZFSBelow(t *testing.T) {
+	var p plan
+	for source, left := range map[string]bool{"tank": false, "tank/a": false, "tank@daily": true, "tank/a@daily": true} {
+		v := volume.Volume{ID: volume.ID("zfs:" + source), Kind: volume.Local, FSType: "zfs", Source: source}
+		code, reason := p.rule(volume.Mounted{Volume: v}, Options{})
+		if code != "" || (reason != "") != left {
+			t.Errorf("%s: %q, %q", source, code, reason)
+		}
+	}
+}

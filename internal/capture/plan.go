@@ -94,6 +94,8 @@ func (p *Plan) mounted(ctx context.Context, providers []snapshot.Provider, b vol
 	switch {
 	case b.Volume.Kind != volume.Local:
 		u.Reason = string(b.Volume.Kind) + " file system"
+	case b.Volume.FSType == "zfs" && strings.Contains(b.Volume.Source, "@"):
+		u.Reason = "snapshot of ZFS"
 	case b.Mount.Deleted:
 		u.Code, u.Reason = problem.FileVanished, "bind mount of something that was deleted"
 	default:

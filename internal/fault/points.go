@@ -37,3 +37,15 @@ var Points = []string{
 	"restore:file-linked",
 	"restore:directory-done",
 }
+
+// OfZFS are passed where ZFS takes the snapshots, in this order. The checks of the
+// provider kill the program at each of them, in a virtual machine.
+var OfZFS = []string{
+	"zfs:intent-recorded",
+	"zfs:snapshots-made",
+	"zfs:snapshots-recorded",
+	"zfs:mounted",
+	"zfs:releasing",
+	"zfs:snapshots-destroyed",
+	"zfs:record-removed",
+}

@@ -42,6 +42,7 @@ const (
 	ReleaseFailed   Code = "release-failed"   // a snapshot could not be deleted
 	LeftoverForeign Code = "leftover-foreign" // looks like ours, is not provably ours
 	SwapActive      Code = "swap-active"      // a swap file in use keeps a btrfs subvolume from being taken
+	ZFSStuck        Code = "zfs-stuck"        // ZFS does not answer: a pool is suspended, or a call or program hangs
 	VolumeLate      Code = "volume-late"      // came into being while the snapshot was taken
 	NoQuietTime     Code = "no-quiet-time"    // too much changed, and went on changing, to fix an instant
 	UnshieldedFiles Code = "unshielded-files" // files in use whose changes nobody would see, too much of them to copy

@@ -22,13 +22,14 @@ type rig struct {
 // with one disk.
 const env = "export STILLPOINT_REPO=/var/backups/repo STILLPOINT_PASSWORD='only a test'\n"
 
-func newRig(t *testing.T, kernel, fs string) *rig {
+// newRig makes one; more may change what machine it is.
+func newRig(t *testing.T, kernel, fs string, more ...func(context.Context, *vm.Image, *vm.Options) error) *rig {
 	t.Helper()
-	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs}, "")
+	return newRigWith(t, vm.Options{Kernel: kernel, FS: fs}, "", more...)
 }
 
 // newRigWith makes one with a product that was built with tags.
-func newRigWith(t *testing.T, o vm.Options, tags string) *rig {
+func newRigWith(t *testing.T, o vm.Options, tags string, more ...func(context.Context, *vm.Image, *vm.Options) error) *rig {
 	t.Helper()
 	began := time.Now()
 	// An image is made once, from the archive's packages.
@@ -49,6 +50,11 @@ func newRigWith(t *testing.T, o vm.Options, tags string) *rig {
 	}
 	files = append(append(files, o.Files...), vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
 	o.Files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
+	for _, f := range more {
+		if err := f(ctx, im, &o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)

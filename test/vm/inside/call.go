@@ -89,6 +89,9 @@ func (c *call) run(ctx context.Context, m *vm.Machine, began time.Time, boots in
 		if err := m.Start(ctx); err != nil {
 			return 0, err
 		}
+		if err := startZFS(ctx, m); err != nil {
+			return 0, err
+		}
 		code, err = m.Stream(ctx, fmt.Sprintf("export STILLPOINT_TEST_BOOT=%d\n", boot)+c.script(time.Since(began)), os.Stdout, os.Stderr)
 		if !errors.Is(err, vm.ErrEnded) || boot >= boots {
 			return code, err

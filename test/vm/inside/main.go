@@ -13,6 +13,7 @@
 //	STILLPOINT_VM_MEMORY   in MiB, 1024
 //	STILLPOINT_VM_DISKS    how many empty ones, 4
 //	STILLPOINT_VM_DISK_MB  how large each of them is, 4096 MiB; they take the room of what is written
+//	STILLPOINT_VM_ZFS      if not empty, ZFS is built for the kernel (not for backports) and loaded
 //	STILLPOINT_VM_BOOTS    how often it is started, 1
 //
 // A test takes its machine's power with "echo b >/proc/sysrq-trigger". If the machine is
@@ -66,6 +67,9 @@ func inside(ctx context.Context, began time.Time, program string, args []string)
 	}
 	defer os.RemoveAll(dir)
 	if o.Files, err = files(ctx, dir, program); err != nil {
+		return 0, err
+	}
+	if err := addZFS(ctx, im, &o.Options); err != nil {
 		return 0, err
 	}
 	m, err := im.New(ctx, dir, o.Options)

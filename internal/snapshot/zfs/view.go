@@ -1,0 +1,188 @@
+package zfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"stillpoint/internal/fault"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/file"
+	"stillpoint/internal/sys/mount"
+)
+
+// A mounting is the mount of a snapshot, which the views of all targets show.
+type mounting struct {
+	once sync.Mutex
+	at   *os.File // the mount, attached in the set's Space
+	root *os.File // its root
+}
+
+// A view is how a target is shown: the snapshots of its datasets mounted on each other,
+// in the private mounts of the set.
+type view struct {
+	root  *os.File
+	parts []snapshot.Part
+	gaps  []snapshot.Gap
+}
+
+// show makes the view of t.
+func (t *target) show() error {
+	s := t.set
+	at, err := s.directory(fmt.Sprint("target", t.index))
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	for _, pl := range t.places {
+		m := s.members[pl.dataset]
+		if pl.at == "." {
+			if t.view.root, err = s.graft(m, at); err != nil {
+				return err
+			}
+			t.part(m, ".")
+		} else if err := t.nested(m, pl.at); err != nil {
+			return err
+		}
+	}
+	if err := t.absent(); err != nil {
+		return err
+	}
+	slices.SortFunc(t.view.gaps, func(a, b snapshot.Gap) int { return strings.Compare(a.Path, b.Path) })
+	fault.Point("zfs:mounted")
+	return nil
+}
+
+func (t *target) part(m *member, at string) {
+	t.view.parts = append(t.view.parts, snapshot.Part{Path: at, Volume: m.volume(), Taken: m.taken})
+}
+
+func (t *target) gap(at string, code problem.Code, reason string) {
+	t.view.gaps = append(t.view.gaps, snapshot.Gap{Path: at, Code: code, Reason: reason})
+}
+
+// nested mounts the snapshot of a dataset at its place, or says why not.
+func (t *target) nested(m *member, at string) error {
+	if m.gap != nil {
+		t.gap(at, m.gap.Code, m.gap.Reason)
+		return nil
+	}
+	on, err := mount.OpenBelow(t.view.root, at)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+		t.gap(at, problem.VolumeLost, "what dataset "+m.dataset+" is mounted on is not in the snapshot")
+		return nil
+	case err != nil:
+		return err
+	}
+	defer on.Close()
+	g, err := t.set.graft(m, on)
+	if err != nil {
+		return err
+	}
+	g.Close()
+	t.part(m, at)
+	return nil
+}
+
+// graft mounts the snapshot of m on a directory of the Space.
+func (s *set) graft(m *member, on *os.File) (*os.File, error) {
+	root, err := s.mounted(m)
+	if err != nil {
+		return nil, err
+	}
+	return s.space.Graft(root, on, readOnly)
+}
+
+// mounted mounts the snapshot of m, once.
+func (s *set) mounted(m *member) (*os.File, error) {
+	m.mount.once.Lock()
+	defer m.mount.once.Unlock()
+	if m.mount.root != nil {
+		return m.mount.root, nil
+	}
+	name := m.name(s.id)
+	mnt, err := mount.Open("zfs", []mount.Option{{Key: "source", Value: name}, {Key: "ro"}}, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.directory(fmt.Sprint("snapshot", m.guid))
+	if err == nil {
+		defer at.Close()
+		err = s.space.Attach(mnt, at)
+	}
+	if err != nil {
+		mnt.Close()
+		return nil, err
+	}
+	m.mount.at = mnt
+	m.mount.root, err = mount.OpenBelow(mnt, ".")
+	return m.mount.root, err
+}
+
+// unmount takes the mount away.
+func (m *member) unmount(space *mount.Space) {
+	m.mount.once.Lock()
+	defer m.mount.once.Unlock()
+	if m.mount.root != nil {
+		_ = space.Detach(m.mount.root)
+		m.mount.root.Close()
+	}
+	if m.mount.at != nil {
+		m.mount.at.Close()
+	}
+	m.mount.root, m.mount.at = nil, nil
+}
+
+// directory makes a directory in the set's private mounts.
+func (s *set) directory(name string) (*os.File, error) {
+	if err := file.MakeDirectory(int(s.space.Root().Fd()), name); err != nil {
+		return nil, err
+	}
+	return mount.OpenBelow(s.space.Root(), name)
+}
+
+// absent names the datasets that are not mounted, and those that were mounted after the
+// set was planned.
+func (t *target) absent() error {
+	for _, m := range t.set.missing[t] {
+		if !m.onlyEmpty || t.empty(m.at) {
+			t.gap(m.at, m.Code, m.Reason)
+		}
+	}
+	ctx, cancel := contextFor(answerLimit)
+	defer cancel()
+	table, err := t.set.p.host(ctx)
+	if err != nil {
+		return fmt.Errorf("look for datasets that came meanwhile: %w", err)
+	}
+	for _, pl := range places(table, t.target.Volume, t.paths) {
+		if slices.Contains(t.places, pl) || t.named(pl.at) {
+			continue
+		}
+		t.gap(pl.at, problem.VolumeLate, "dataset "+pl.dataset+" was mounted here while the snapshot was taken")
+	}
+	return nil
+}
+
+// named tells whether there is a gap at a place, or around it.
+func (t *target) named(at string) bool {
+	return slices.ContainsFunc(t.view.gaps, func(g snapshot.Gap) bool { return below(g.Path, at) })
+}
+
+// empty tells whether a path of the view is an empty directory.
+func (t *target) empty(at string) bool {
+	d, err := mount.OpenBelow(t.view.root, at)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(1)
+	return len(names) == 0 && err != nil && path.Clean(at) != "."
+}

@@ -1,0 +1,109 @@
+//go:build vm && zfs
+
+package vm_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"stillpoint/test/vm"
+)
+
+// TestZFS is a server with its data on ZFS: "make test-zfs" runs it.
+func TestZFS(t *testing.T) {
+	kernel := cmp.Or(os.Getenv("STILLPOINT_VM_KERNEL"), vm.Trixie)
+	r := newRig(t, kernel, "ext4", func(ctx context.Context, im *vm.Image, o *vm.Options) error {
+		o.Disks = 2
+		files, err := im.ZFS(ctx, kernel)
+		o.Files = append(o.Files, files...)
+		return err
+	})
+	r.Logf("%s", r.must(vm.StartZFS))
+	r.must(`zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-scratch0
+zfs create tank/busy && zfs create 'tank/My Media' && zfs create -o mountpoint=/tank/busy/deep tank/deep && zfs create -o canmount=noauto tank/later
+mkdir -p /var/backups && stillpoint init
+cp -a /etc '/tank/My Media' && cp /etc/fstab /tank/busy/deep && zfs snapshot tank@daily && ls /tank/.zfs/snapshot/daily
+systemd-run --quiet --unit=busy guest busy /tank/busy`)
+	r.soon("guest figures | grep -v '\"Payments\":0'")
+	r.sub("providers", (*rig).zfsProviders)
+	r.sub("backup", (*rig).zfsBackup)
+	r.sub("killed", (*rig).zfsKilled)
+	r.sub("with btrfs", (*rig).zfsWithBtrfs)
+	r.sub("suspended", (*rig).zfsSuspended)
+}
+
+func (r *rig) zfsProviders() {
+	out := r.must("stillpoint providers /tank")
+	if !strings.Contains(out, "zfs       chosen") {
+		r.Errorf("%s", out)
+	}
+	r.Logf("%s", out)
+}
+
+// What is written to one dataset meanwhile is of one moment with all others.
+func (r *rig) zfsBackup() {
+	before := r.figures()
+	out := r.mustWithin(6*time.Minute, "stillpoint backup /tank --require one-instant")
+	after := r.figures()
+	r.Logf("%s", out)
+	if !strings.Contains(out, "snapshot of ZFS") || !strings.Contains(out, "canmount=noauto") {
+		r.Errorf("what is left out is not named:\n%s", out)
+	}
+	r.mustWithin(4*time.Minute, "stillpoint restore latest:/tank --to /var/restored")
+	r.Logf("%s", r.must(fmt.Sprintf("guest check /var/restored/tank/busy %d %d", before.Records, after.Records+1)))
+	r.must("diff -r --no-dereference '/tank/My Media' '/var/restored/tank/My Media' && cmp /etc/fstab /var/restored/tank/busy/deep/fstab && rm -r /var/restored")
+	r.noSnapshots()
+}
+
+// noSnapshots wants that the only one is the user's.
+func (r *rig) noSnapshots() {
+	r.Helper()
+	if out := r.must("zfs list -H -t snapshot -o name; ls /var/lib/stillpoint/zfs"); strings.TrimSpace(out) != "tank@daily" {
+		r.Errorf("left: %s", out)
+	}
+}
+
+// What a killed backup leaves, the next one removes.
+func (r *rig) zfsKilled() {
+	r.must("(stillpoint backup /tank >/dev/null 2>&1 & echo $! >/run/pid; wait) >/dev/null 2>&1 &")
+	r.soon("zfs list -H -t snapshot -o name | grep -q @stillpoint-")
+	r.must("kill -KILL $(cat /run/pid)")
+	if out := r.must("stillpoint clean --dry-run; zfs list -H -t snapshot -o name"); !strings.Contains(out, "tank@stillpoint-") {
+		r.Errorf("nothing was left:\n%s", out)
+	}
+	r.Logf("%s", r.must("stillpoint clean"))
+	r.noSnapshots()
+}
+
+// A pool and a btrfs are two instants: that is said, and refused where one is demanded.
+func (r *rig) zfsWithBtrfs() {
+	r.must("mkfs.btrfs -q /dev/disk/by-id/virtio-scratch1 && mkdir /srv/btrfs && mount /dev/disk/by-id/virtio-scratch1 /srv/btrfs && cp -a /etc /srv/btrfs")
+	res := r.try("stillpoint backup /tank /srv/btrfs --require one-instant")
+	if res.Code == 0 || !strings.Contains(res.Err, "not-one-instant") {
+		r.Errorf("ended with %d\n%s%s", res.Code, res.Out, res.Err)
+	}
+	out := r.mustWithin(6*time.Minute, "stillpoint backup /tank/busy /srv/btrfs")
+	r.Logf("%s", out)
+	r.noSnapshots()
+	r.must("umount /srv/btrfs")
+}
+
+// A pool whose disk is gone is named, and nothing waits for it.
+func (r *rig) zfsSuspended() {
+	r.must(`systemctl stop busy
+disk=$(readlink -f /dev/disk/by-id/virtio-scratch0)
+echo 1 >"$(readlink -f "/sys/block/${disk##*/}/device/..")/remove"
+(touch /tank/new; zpool sync tank) >/dev/null 2>&1 &`)
+	r.soon("zpool list -H -o health tank | grep -q SUSPENDED")
+	began := time.Now()
+	res := r.try("stillpoint backup /tank")
+	if res.Code == 0 || !strings.Contains(res.Err, "zfs-stuck") {
+		r.Errorf("ended with %d\n%s%s", res.Code, res.Out, res.Err)
+	}
+	r.Logf("refused in %s:\n%s", time.Since(began).Round(time.Second), res.Err)
+}
