@@ -54,6 +54,7 @@ var may = map[string]string{
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
+	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
