@@ -11,18 +11,19 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
 	"stillpoint/internal/snapshot/cow"
+	"stillpoint/internal/snapshot/lvm"
 	"stillpoint/internal/volume"
 )
 
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), lvm.New(), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), lvm.New(), newCowWith(cache)}
 }
 
 // agentSocket is where that one listens.
