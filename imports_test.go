@@ -26,6 +26,7 @@ var may = map[string]string{
 	"internal/sys/blockdev":   "",
 	"internal/sys/btrfs":      "",
 	"internal/sys/clock":      "",
+	"internal/sys/dm":         "",
 	"internal/sys/extents":    "",
 	"internal/sys/container":  "internal/sys/peer internal/sys/thread",
 	"internal/sys/fanotify":   "internal/sys/inode",
@@ -35,6 +36,7 @@ var may = map[string]string{
 	"internal/sys/fuse":       "internal/sys/mount",
 	"internal/sys/inode":      "",
 	"internal/sys/listener":   "",
+	"internal/sys/loop":       "",
 	"internal/sys/memfile":    "",
 	"internal/sys/mount":      "internal/sys/thread",
 	"internal/sys/opened":     "",
@@ -53,9 +55,12 @@ var may = map[string]string{
 	"internal/volume":                "internal/sys/blockdev internal/problem",
 	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
+	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
+	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
+	"internal/snapshot/lvm":          "internal/fault internal/problem internal/snapshot internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/tool internal/volume",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
@@ -93,7 +98,7 @@ var may = map[string]string{
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
 	"internal/backup":     "internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal internal/snapshot/lvm",
 	"bench":          "",
 	"test/demo":      "",
 	"test/vm":        "test/vm/wire",

@@ -12,6 +12,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
 	"stillpoint/internal/snapshot/cow"
+	"stillpoint/internal/snapshot/lvm"
 	"stillpoint/internal/snapshot/zfs"
 	"stillpoint/internal/volume"
 )
@@ -19,12 +20,12 @@ import (
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newCowWith(cache)}
 }
 
 // newZFS makes the provider that keeps its records beside the logs of jobs. Without

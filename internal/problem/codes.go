@@ -49,6 +49,7 @@ const (
 	FreezeBlocked   Code = "freeze-blocked"   // somebody keeps the file system from being frozen
 	NoAgent         Code = "no-agent"         // what needs the resident agent finds none that answers
 	NoSuchSnapshot  Code = "no-such-snapshot"
+	LVMStuck        Code = "lvm-stuck" // a command of LVM does not end
 
 	// Of writers, which bring applications to rest.
 
