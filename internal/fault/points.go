@@ -49,3 +49,17 @@ var OfZFS = []string{
 	"zfs:snapshots-destroyed",
 	"zfs:record-removed",
 }
+
+// DM lists the points of the provider that uses device-mapper, which the machine
+// of the end-to-end test need not have: they are passed in virtual machines.
+var DM = []string{
+	"dm:laid",
+	"dm:store-made",
+	"dm:snapshot-loaded",
+	"dm:origin-asks",
+	"dm:captured",
+	"dm:shown",
+	"dm:releasing",
+	"dm:snapshot-removed",
+	"dm:origin-restored",
+}
