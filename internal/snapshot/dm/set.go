@@ -236,10 +236,16 @@ func (s *set) Resume(ctx context.Context) error {
 	if err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))
 	}
-	if s.taken { // nothing more is frozen
-		err = s.end()
+	if s.taken { // nothing more is frozen, and nobody needs to wait for the guard's end
+		go s.finish()
 	}
-	return errors.Join(err, ctx.Err())
+	return ctx.Err()
+}
+
+func (s *set) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.end()
 }
 
 // Abort takes everything away that Prepare, Hold and a Commit that did not succeed
