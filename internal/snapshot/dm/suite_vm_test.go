@@ -27,7 +27,7 @@ func TestSuiteThinExt4(t *testing.T)    { snapshottest.Run(t, suiteHost(thin, "e
 
 // suiteHost takes volumes on devices of a kind.
 func suiteHost(k kind, fs string) snapshottest.Host {
-	h := snapshottest.Host{
+	return snapshottest.Host{
 		New: func(testing.TB) snapshot.Provider { return New(host) },
 		Volumes: func(tb testing.TB, n int) []snapshottest.Volume {
 			return volumes(tb, k, fs, n, 400)
@@ -37,11 +37,8 @@ func suiteHost(k kind, fs string) snapshottest.Host {
 		},
 		State:     describe,
 		LookAlike: lookAlike,
+		Points:    fault.DM,
 	}
-	for _, p := range fault.DM {
-		h.Points = append(h.Points, p)
-	}
-	return h
 }
 
 // lookAlike makes a device that is called as ours are.
