@@ -35,6 +35,7 @@ var may = map[string]string{
 	"internal/sys/freeze":     "",
 	"internal/sys/fuse":       "internal/sys/mount",
 	"internal/sys/inode":      "",
+	"internal/sys/key":        "",
 	"internal/sys/listener":   "",
 	"internal/sys/loop":       "",
 	"internal/sys/memfile":    "",
@@ -58,6 +59,7 @@ var may = map[string]string{
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
+	"internal/snapshot/dm":           "internal/snapshot internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
 	"internal/snapshot/lvm":          "internal/fault internal/problem internal/snapshot internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/tool internal/volume",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests

@@ -13,10 +13,18 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // cache is where images are kept.
 const cache = "/var/cache/stillpoint-tests"
+
+// Of each image there is a folder, and a lock beside it, which outlives attempts
+// to make it.
+const (
+	prefix     = "machine-"
+	lockSuffix = ".lock"
+)
 
 //go:embed build.sh
 var buildScript []byte
@@ -31,8 +39,7 @@ type Image struct {
 }
 
 // OpenImage returns the image for this version of the scripts, which it makes
-// first if there is none. Until it is closed, no other process has one: two
-// machines at a time are too many for most hosts.
+// first if there is none. Until it is closed it stays; others may have it, too.
 func OpenImage(ctx context.Context) (*Image, error) {
 	for _, program := range []string{"qemu-system-x86_64", "mmdebstrap", "unshare", "mkfs.ext4", "mkfs.xfs"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -42,36 +49,52 @@ func OpenImage(ctx context.Context) (*Image, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := flock(ctx, filepath.Join(cache, "lock"))
-	if err != nil {
+	sum := sha256.Sum256(bytes.Join([][]byte{buildScript, unpackScript}, []byte{0}))
+	im := &Image{dir: filepath.Join(cache, prefix+hex.EncodeToString(sum[:6]))}
+	var err error
+	if im.lock, err = lock(ctx, im.dir+lockSuffix, syscall.LOCK_SH); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(bytes.Join([][]byte{buildScript, unpackScript}, []byte{0}))
-	im := &Image{dir: filepath.Join(cache, "vm-"+hex.EncodeToString(sum[:6])), lock: lock}
-	if _, err := os.Stat(im.dir); err == nil {
+	if im.made() {
 		return im, nil
 	}
-	if err := im.build(ctx); err != nil {
+	if err := im.make(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the image of a machine: %w", err), im.Close())
 	}
 	return im, nil
 }
 
-// Close lets others have it.
+// Close lets it be removed.
 func (im *Image) Close() error { return im.lock.Close() }
+
+func (im *Image) made() bool {
+	_, err := os.Stat(im.dir)
+	return err == nil
+}
+
+// make makes the image, if nobody did while this process waited for the others.
+func (im *Image) make(ctx context.Context) error {
+	name := im.lock.Name()
+	err := im.lock.Close() // two that have it and want more would wait for each other
+	if err == nil {
+		im.lock, err = lock(ctx, name, syscall.LOCK_EX)
+	}
+	if err == nil && !im.made() {
+		err = im.build(ctx)
+	}
+	if err == nil {
+		err = syscall.Flock(int(im.lock.Fd()), syscall.LOCK_SH)
+	}
+	return err
+}
 
 // build makes the image under another name first, so that half of one is none.
 func (im *Image) build(ctx context.Context) error {
-	old, err := filepath.Glob(filepath.Join(cache, "vm-*"))
-	if err != nil {
+	removeOld()
+	part := im.dir + "-part"
+	if err := os.RemoveAll(part); err != nil {
 		return err
 	}
-	for _, dir := range old {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	part := filepath.Join(cache, "vm-part")
 	for name, script := range map[string][]byte{"build.sh": buildScript, "unpack.sh": unpackScript} {
 		if err := writeScript(filepath.Join(part, name), script); err != nil {
 			return err
@@ -82,6 +105,30 @@ func (im *Image) build(ctx context.Context) error {
 		return err
 	}
 	return os.Rename(part, im.dir)
+}
+
+// removeOld removes the images of other versions that nobody has, and that nobody
+// had for a day: on a machine with several working copies they would remove each
+// other's in turn.
+func removeOld() {
+	locks, _ := filepath.Glob(filepath.Join(cache, prefix+"*"+lockSuffix))
+	for _, name := range locks {
+		if fi, err := os.Stat(name); err != nil || time.Since(fi.ModTime()) < 24*time.Hour {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			dir := strings.TrimSuffix(name, lockSuffix)
+			_ = os.RemoveAll(dir + "-part")
+			if os.RemoveAll(dir) == nil {
+				_ = os.Remove(name)
+			}
+		}
+		_ = f.Close()
+	}
 }
 
 func writeScript(name string, script []byte) error {
@@ -108,18 +155,23 @@ func tail(text []byte) string {
 	return strings.TrimSpace(string(text))
 }
 
-// flock waits for the lock on a file, which ends with the process.
-func flock(ctx context.Context, name string) (*os.File, error) {
+// lock opens a file, marks it as used now, and waits for the lock on it, which ends
+// with the process.
+func lock(ctx context.Context, name string, how int) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	locked := make(chan error, 1)
-	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
+	go func() { locked <- syscall.Flock(int(f.Fd()), how) }()
 	select {
 	case err = <-locked:
 	case <-ctx.Done():
-		err = fmt.Errorf("another process has a machine: %w", ctx.Err())
+		err = fmt.Errorf("another process makes the image, or has it: %w", ctx.Err())
+	}
+	now := time.Now()
+	if err == nil {
+		err = os.Chtimes(name, now, now)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -20,16 +20,21 @@ import (
 
 // Kernels that an image has.
 const (
-	Debian    = "old" // that of Debian 13: 6.12
-	Backports = "new" // that of its backports, 6.14 or later
+	Bookworm  = "bookworm"  // that of Debian 12: 6.1
+	Trixie    = "trixie"    // that of Debian 13: 6.12
+	Backports = "backports" // that of Debian 13's backports: 6.14 or later
 )
+
+// Kernels are all of them, the oldest first.
+var Kernels = []string{Bookworm, Trixie, Backports}
 
 // Options say what machine it is to be.
 type Options struct {
-	Kernel string // Debian or Backports
+	Kernel string // one of Kernels
 	FS     string // of its root: "ext4" or "xfs"
 	Memory int    // MiB; 0 stands for 1024
-	Disks  int    // empty ones besides the root, of 4 GiB each: /dev/vdb and so on
+	Disks  int    // empty ones besides the root: /dev/disk/by-id/virtio-scratch0 and so on
+	DiskMB int    // how large they are in MiB; 0 stands for 4096
 	Files  []File // put there before it is started
 }
 
@@ -56,11 +61,17 @@ func (im *Image) New(ctx context.Context, dir string, o Options) (*Machine, erro
 	if o.Memory == 0 {
 		o.Memory = 1024
 	}
+	if o.DiskMB == 0 {
+		o.DiskMB = 4096
+	}
+	if !slices.Contains(Kernels, o.Kernel) {
+		return nil, fmt.Errorf("there is no kernel %q, only %s", o.Kernel, strings.Join(Kernels, ", "))
+	}
 	m := &Machine{image: im, o: o, dir: dir}
 	err := combined(exec.CommandContext(ctx, "cp", "--sparse=always", filepath.Join(im.dir, o.FS+".raw"), m.disk(0)))
 	for i := range o.Disks {
 		if err == nil {
-			err = empty(m.disk(i + 1))
+			err = empty(m.disk(i+1), int64(o.DiskMB)<<20)
 		}
 	}
 	if err == nil {
@@ -75,12 +86,12 @@ func (im *Image) New(ctx context.Context, dir string, o Options) (*Machine, erro
 func (m *Machine) disk(i int) string { return filepath.Join(m.dir, fmt.Sprintf("disk%d.raw", i)) }
 func (m *Machine) console() string   { return filepath.Join(m.dir, "console") }
 
-func empty(name string) error {
+func empty(name string, size int64) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Truncate(4<<30), f.Close())
+	return errors.Join(f.Truncate(size), f.Close())
 }
 
 // install puts the files onto the root.
@@ -152,7 +163,7 @@ func (m *Machine) Start(ctx context.Context) error {
 func (m *Machine) arguments(socket string) []string {
 	args := []string{
 		"-name", "stillpoint-test-vm",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(m.o.Memory),
+		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(m.o.Memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none",
 		"-device", "virtio-rng-pci",
 		"-chardev", "socket,id=port,server=on,wait=off,path=" + socket,
@@ -161,7 +172,12 @@ func (m *Machine) arguments(socket string) []string {
 		"-append", "root=LABEL=root ro console=ttyS0 panic=-1 net.ifnames=0",
 	}
 	for i := range m.o.Disks + 1 {
-		args = append(args, "-drive", fmt.Sprintf("id=disk%d,if=none,format=raw,cache=unsafe,file=%s", i, m.disk(i)), "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
+		serial := "root"
+		if i > 0 {
+			serial = fmt.Sprintf("scratch%d", i-1)
+		}
+		args = append(args, "-drive", fmt.Sprintf("id=disk%d,if=none,format=raw,discard=unmap,cache=unsafe,file=%s", i, m.disk(i)),
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d,serial=%s", i, serial))
 	}
 	return args
 }

@@ -12,7 +12,7 @@ import (
 // TestOldKernel: a kernel without the events of copy-on-write, that of Debian 13. All
 // that needs a snapshot refuses, and says why and what would work.
 func TestOldKernel(t *testing.T) {
-	r := newRig(t, vm.Debian, "ext4")
+	r := newRig(t, vm.Trixie, "ext4")
 	if !strings.HasPrefix(r.m.Release(), "6.12.") {
 		t.Fatalf("the kernel is %s", r.m.Release())
 	}

@@ -270,7 +270,7 @@ func TestRefusals(t *testing.T) {
 	scratch.Run(t, "dmsetup", "suspend", g.name+"-thin")
 	err := p.Check(t.Context(), thin.Volume)
 	scratch.Run(t, "dmsetup", "resume", g.name+"-thin")
-	if problem.CodeOf(err) != problem.Busy {
+	if problem.CodeOf(err) != problem.DeviceSuspended {
 		t.Errorf("suspended: %v", err)
 	}
 	if err := p.Check(t.Context(), thin.Volume); err != nil {

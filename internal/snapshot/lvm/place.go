@@ -34,7 +34,7 @@ func (s *set) makePlaces(ctx context.Context) error {
 			return err
 		}
 	}
-	lvs, err := s.console.list(ctx, "-S", "lv_tags="+tagSet+s.id)
+	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	if err != nil {
 		return fmt.Errorf("ask LVM what was made: %w", err)
 	}

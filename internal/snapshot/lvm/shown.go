@@ -103,7 +103,7 @@ func (t *target) show() (err error) {
 func (s *set) activate() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	lvs, err := s.console.list(ctx, "-S", "lv_tags="+tagSet+s.id)
+	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	for _, t := range s.targets {
 		t.mu.Lock()
 		why := err
@@ -226,7 +226,7 @@ func (t *target) hide() error {
 // removeVolume removes a logical volume of ours, if it is there, by what no other
 // one has.
 func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
-	which := "lv_tags=" + tagProof + proof + " && lv_name=" + lv.Name + " && vg_uuid=" + lv.GroupUUID
+	which := fmt.Sprintf(`lv_tags="%s%s" && lv_name="%s" && vg_uuid="%s"`, tagProof, proof, lv.Name, lv.GroupUUID)
 	_, err := c.command(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
 	if err == nil {
 		return nil

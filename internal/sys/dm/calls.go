@@ -10,16 +10,17 @@ import (
 
 // The commands (linux/dm-ioctl.h).
 const (
-	cmdVersion = 0
-	cmdList    = 2
-	cmdCreate  = 3
-	cmdRemove  = 4
-	cmdSuspend = 6
-	cmdStatus  = 7
-	cmdLoad    = 9
-	cmdClear   = 10
-	cmdTable   = 12
-	cmdMessage = 14
+	cmdVersion   = 0
+	cmdList      = 2
+	cmdCreate    = 3
+	cmdRemove    = 4
+	cmdSuspend   = 6
+	cmdStatus    = 7
+	cmdLoad      = 9
+	cmdClear     = 10
+	cmdTable     = 12
+	cmdMessage   = 14
+	cmdVersionOf = 17 // of a target; from Linux 5.4 on
 )
 
 // ioctlOf is _IOWR(0xfd, command, struct dm_ioctl).
@@ -163,4 +164,11 @@ func (c *Control) call(what string, command uintptr, r request) ([]byte, error) 
 			return b, nil
 		}
 	}
+}
+
+// Has is nil when the kernel can make targets of a type. It may have to load a
+// module for that.
+func (c *Control) Has(kind string) error {
+	_, err := c.call("targets of type "+kind, cmdVersionOf, request{name: kind})
+	return err
 }

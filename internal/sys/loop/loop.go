@@ -67,3 +67,18 @@ func attach(node string, f *os.File) (*Device, error) {
 	}
 	return &Device{loop, fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))}, nil
 }
+
+// Carrier is the number of the device that the file of a loop device lies on, as
+// stat says of the file.
+func Carrier(name string) (string, error) {
+	f, err := os.Open("/dev/" + name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		return "", &os.PathError{Op: "LOOP_GET_STATUS64", Path: f.Name(), Err: err}
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(info.Device), unix.Minor(info.Device)), nil
+}

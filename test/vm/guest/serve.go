@@ -37,7 +37,7 @@ func serve(context.Context) error {
 			return err
 		}
 		go func() {
-			r := do(q)
+			r := s.do(q)
 			r.ID = q.ID
 			if err := s.say(r); err != nil {
 				fmt.Fprintln(os.Stderr, "guest:", err)
@@ -57,11 +57,21 @@ func (s *server) say(r wire.Reply) error {
 	return s.to.Encode(r)
 }
 
-func do(q wire.Request) (r wire.Reply) {
+// A printer passes on what a script prints.
+type printer func([]byte) error
+
+func (f printer) Write(p []byte) (int, error) {
+	if err := f(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (s *server) do(q wire.Request) (r wire.Reply) {
 	var err error
 	switch q.Op {
 	case wire.Run:
-		return run(q)
+		return s.run(q)
 	case wire.Read:
 		r.Out, err = os.ReadFile(q.Text)
 	case wire.Write:
@@ -76,19 +86,18 @@ func do(q wire.Request) (r wire.Reply) {
 }
 
 // run runs a script in a process group of its own, which ends with its time.
-func run(q wire.Request) (r wire.Reply) {
+func (s *server) run(q wire.Request) (r wire.Reply) {
 	ctx, cancel := context.WithTimeout(context.Background(), q.Limit)
 	defer cancel()
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", q.Text)
-	var out, errs bytes.Buffer
-	c.Stdout, c.Stderr = &out, &errs
+	c.Stdout = printer(func(p []byte) error { return s.say(wire.Reply{ID: q.ID, Out: p, More: true}) })
+	c.Stderr = printer(func(p []byte) error { return s.say(wire.Reply{ID: q.ID, Err: p, More: true}) })
 	c.Dir = "/"
 	c.Env = append(os.Environ(), "HOME=/root", "LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }
 	c.WaitDelay = time.Second // for what it left running in the background
 	err := c.Run()
-	r.Out, r.Err = out.Bytes(), errs.Bytes()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

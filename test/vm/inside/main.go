@@ -4,44 +4,51 @@
 //	CGO_ENABLED=0 go test -exec /tmp/inside ./internal/sys/mount
 //
 // The machine has the folder of the package and nothing else of the project, the
-// kernel of Debian 13 or, with STILLPOINT_VM_KERNEL=new, that of its backports, and
-// no network.
+// tools for volumes, a TMPDIR with room, and no network. Its empty disks are
+// /dev/disk/by-id/virtio-scratch0 and so on. What the tests print is seen while they
+// run; profiles, coverage among them, come to where they were asked for. The
+// environment's STILLPOINT_TEST_* are the tests', and these are the machine's:
+//
+//	STILLPOINT_VM_KERNEL   bookworm, trixie (unless said otherwise) or backports
+//	STILLPOINT_VM_MEMORY   in MiB, 1024
+//	STILLPOINT_VM_DISKS    how many empty ones, 4
+//	STILLPOINT_VM_DISK_MB  how large each of them is, 4096 MiB; they take the room of what is written
 package main
 
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"stillpoint/test/vm"
 )
 
-// most is how long a package's tests may take, with all that the machine needs.
-const most = 30 * time.Minute
-
 func main() {
+	began := time.Now()
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: inside TEST-PROGRAM [ARGUMENT...]; see go help test for -exec")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code, err := inside(ctx, os.Args[1], os.Args[2:])
+	code, err := inside(ctx, began, os.Args[1], os.Args[2:])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "inside:", err)
-		code = 1
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-func inside(ctx context.Context, program string, args []string) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, most)
+func inside(ctx context.Context, began time.Time, program string, args []string) (int, error) {
+	o, err := options()
+	if err != nil {
+		return 0, err
+	}
+	c := newCall(args)
+	ctx, cancel := context.WithDeadline(ctx, began.Add(c.most()))
 	defer cancel()
 	im, err := vm.OpenImage(ctx)
 	if err != nil {
@@ -53,18 +60,8 @@ func inside(ctx context.Context, program string, args []string) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	guest, err := vm.BuildGuest(ctx, dir)
-	if err != nil {
+	if o.Files, err = files(ctx, dir, program); err != nil {
 		return 0, err
-	}
-	files := append(guest, vm.File{Path: "/test/program", From: program})
-	more, err := folder()
-	if err != nil {
-		return 0, err
-	}
-	o := vm.Options{Kernel: vm.Debian, FS: "ext4", Files: append(files, more...)}
-	if kernel := os.Getenv("STILLPOINT_VM_KERNEL"); kernel != "" {
-		o.Kernel = kernel
 	}
 	m, err := im.New(ctx, dir, o)
 	if err != nil {
@@ -74,22 +71,9 @@ func inside(ctx context.Context, program string, args []string) (int, error) {
 	if err := m.Start(ctx); err != nil {
 		return 0, err
 	}
-	for i, arg := range args {
-		args[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	code, err := m.Stream(ctx, c.script(time.Since(began)), os.Stdout, os.Stderr)
+	if err != nil {
+		return code, fmt.Errorf("%w; the end of the console:\n%s", err, m.Console())
 	}
-	res, err := m.Run(ctx, "cd /test/package && exec ../program "+strings.Join(args, " "))
-	fmt.Print(res.Out)
-	fmt.Fprint(os.Stderr, res.Err)
-	return res.Code, err
-}
-
-// folder is the package's own, where go test runs.
-func folder() (files []vm.File, err error) {
-	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			files = append(files, vm.File{Path: "/test/package/" + name, From: name})
-		}
-		return err
-	})
-	return files, err
+	return code, c.fetch(ctx, m)
 }

@@ -1,7 +1,8 @@
 // Package wire is what a test on this machine and the program that serves it in
 // a virtual machine say to each other: JSON, one value after the other, through
 // a serial port. The first word is the guest's, when it is up; then each Request
-// has one Reply, in any order.
+// has one Reply, in any order. What a script prints comes before its Reply,
+// in others that say so.
 package wire
 
 import "time"
@@ -37,4 +38,5 @@ type Reply struct {
 	Out     []byte `json:",omitempty"`
 	Err     []byte `json:",omitempty"`
 	Failure string `json:",omitempty"` // why it could not be done, or ended
+	More    bool   `json:",omitempty"` // is more to come: this is only what a script printed so far
 }
