@@ -183,8 +183,10 @@ func TestUnseen(t *testing.T) {
 			scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-l", "100%FREE", "-n", "rest", g.name) // the group is full
 			links := func() string {
 				scratch.Run(t, "udevadm", "settle")
-				return scratch.Run(t, "sh", "-c", "cd /dev && ls -l disk/by-*/* "+g.name+"/* | sed 's/.*[0-9] //'; blkid -t UUID="+v.Volume.UUID+" -o device")
+				return scratch.Run(t, "sh", "-c", "cd /dev && find disk "+g.name+" -type l -printf '%p %l\\n' | sort; blkid -t UUID="+v.Volume.UUID+" -o device")
 			}
+			// udev does not watch dm devices: tell it that there is a file system now.
+			scratch.Run(t, "udevadm", "trigger", "--action=change", "--settle", "/dev/"+g.name+"/a")
 			before := links()
 			if !strings.Contains(before, v.Volume.UUID) {
 				t.Fatalf("there is no link by UUID:\n%s", before)
