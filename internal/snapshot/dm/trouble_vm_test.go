@@ -238,10 +238,10 @@ func TestSuspended(t *testing.T) {
 // whatever is triggered.
 func TestUdev(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
-		r := newRig(t, plain, fs)
+		r := newRig(t, linear, fs)
 		links := func() string {
 			run(t, "udevadm", "trigger", "--settle", "--subsystem-match=block")
-			return run(t, "find", "/dev/disk", "-type", "l", "-printf", "%p %l\n")
+			return run(t, "find", "/dev/disk/by-uuid", "/dev/disk/by-id", "/dev/disk/by-label", "-type", "l", "-printf", "%p %l\n")
 		}
 		r.fill(1 << 20)
 		was := links()
