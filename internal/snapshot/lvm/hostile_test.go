@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +96,7 @@ func TestForcedOut(t *testing.T) {
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = tool.Run(t.Context(), "dmsetup", "remove", "--force", filepath.Base(s.(*target).place.lv.Path)) // fails after it has done that
+	_, _ = tool.Run(t.Context(), "dmsetup", "remove", "--force", s.(*target).devices.upper.Name) // fails after it has done that
 	if err := s.Err(); problem.CodeOf(err) != problem.SnapshotLost {
 		t.Errorf("got %v, want snapshot-lost", err)
 	}
