@@ -108,7 +108,7 @@ func (s *set) activate() {
 		t.mu.Lock()
 		why := err
 		if why == nil {
-			why = t.activate(lvs)
+			why = t.activate(ctx, lvs)
 		}
 		if why != nil {
 			t.lose(fmt.Errorf("show it: %w", why))
@@ -118,12 +118,13 @@ func (s *set) activate() {
 	fault.Point("lvm:activated")
 }
 
-func (t *target) activate(lvs []logical) (err error) {
+func (t *target) activate(ctx context.Context, lvs []logical) (err error) {
 	if t.place == nil || t.err != nil { // released, or lost, before anybody asked
 		return nil
 	}
 	i := slices.IndexFunc(lvs, func(lv logical) bool { return lv.UUID == t.place.lv.UUID })
 	if i < 0 || lvs[i].Thin != strconv.FormatUint(t.place.thin, 10) {
+		t.forget(ctx)
 		return errors.New("somebody has removed its logical volume")
 	}
 	t.devices, err = makeDevices(t.set.control, t.place.lv, t.origin, t.place.thin)
@@ -140,6 +141,9 @@ func (t *target) Err() error {
 	case shown:
 		if err := t.look(); err != nil {
 			t.lose(err)
+			if problem.Is(err, problem.PoolFull) {
+				t.empty()
+			}
 		}
 	}
 	return t.err
