@@ -182,7 +182,7 @@ func TestUnseen(t *testing.T) {
 			scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-l", "100%FREE", "-n", "rest", g.name) // the group is full
 			links := func() string {
 				scratch.Run(t, "udevadm", "settle")
-				return scratch.Run(t, "sh", "-c", "cd /dev && find disk "+g.name+" -type l -printf '%p %l\\n' | sort; blkid -t UUID="+v.Volume.UUID+" -o device")
+				return scratch.Run(t, "sh", "-c", "cd /dev && find disk/by-uuid disk/by-label disk/by-id "+g.name+" -type l -printf '%p %l\\n' | sort; blkid -t UUID="+v.Volume.UUID+" -o device")
 			}
 			// udev does not watch dm devices: tell it that there is a file system now.
 			scratch.Run(t, "udevadm", "trigger", "--action=change", "--settle", "/dev/"+g.name+"/a")
@@ -205,7 +205,6 @@ func TestUnseen(t *testing.T) {
 			scratch.Run(t, "udevadm", "trigger", "--subsystem-match=block", "--action=change", "--settle")
 			same("after all devices changed")
 			scratch.Run(t, "vgchange", "--activate", "y", "-q", g.name)
-			scratch.Run(t, "vgscan", "--mknodes", "-q")
 			same("after the group was activated")
 			if err := s.Err(); err != nil {
 				t.Error(err)
