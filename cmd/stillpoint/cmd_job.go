@@ -180,7 +180,7 @@ func (e *env) printEnd(s job.Summary, r *job.Report) error {
 	case job.Running:
 		state += fmt.Sprintf("; for %s, process %d", time.Since(s.Started).Round(time.Second), s.PID)
 	case job.Died:
-		state += fmt.Sprintf(" [%s]; its last line is of %s", s.Code, s.Ended.Local().Format(time.DateTime))
+		state += fmt.Sprintf(" [%s]; its last line is of %s\n  %[1]s: read what it means and what to do with `stillpoint explain %[1]s`", s.Code, s.Ended.Local().Format(time.DateTime))
 	}
 	_, err := fmt.Fprintln(e.stdout, state)
 	return err

@@ -78,6 +78,7 @@ type view struct {
 	Volumes      []volume
 	Applications []application
 	Exceptions   []group
+	Warnings     []group
 	LeftOut      []group
 	Unused       []string
 	Sizes        []*size
@@ -104,6 +105,9 @@ func newView(j *job.Job) (*view, error) {
 	r := j.Report
 	if r == nil {
 		r = &job.Report{Job: j.ID, Kind: j.Kind, Status: j.Status, Code: j.Code, Started: j.Started, Ended: j.Ended}
+		if j.Status == job.Died {
+			r.Text = "its process ended without closing the log, whose last line is of " + text.Clock(j.Ended)
+		}
 	}
 	sum := sha256.Sum256([]byte(style))
 	v := &view{
@@ -121,7 +125,7 @@ func newView(j *job.Job) (*view, error) {
 	}
 	v.Figures = figures(r)
 	v.Volumes, v.Applications = volumes(r), applications(r)
-	v.Exceptions, v.LeftOut = exceptions(r, j.Events), leftOut(r)
+	v.Exceptions, v.Warnings, v.LeftOut = exceptions(r, j.Events), warnings(r), leftOut(r)
 	for _, pattern := range r.UnusedExcludes {
 		v.Unused = append(v.Unused, text.Printable(pattern))
 	}
@@ -254,6 +258,9 @@ func pages(r *job.Report) (all []codePage, err error) {
 	}
 	for _, l := range r.LeftOut {
 		add(l.Code)
+	}
+	for _, w := range r.Warnings {
+		add(w.Code)
 	}
 	return all, err
 }

@@ -150,6 +150,27 @@ func TestLittleKnown(t *testing.T) {
 	}
 }
 
+// What was found before a job is on its page, with the pages of its codes.
+func TestWarnings(t *testing.T) {
+	j := job.Job{Report: &job.Report{Kind: job.Backup, Status: job.Complete}}
+	for range NamesShown + 7 {
+		j.Report.Warnings = append(j.Report.Warnings, job.Concern{Code: problem.ConfigWrong, Subject: "/etc/<b>", Text: "the job\nbad cannot run"})
+	}
+	j.Report.Warnings = append(j.Report.Warnings, job.Concern{Code: problem.HostBusy, Text: "everything waited"})
+	page := written(t, j)
+	for _, want := range []string{"57 × <a href=\"#code-config-wrong\"", "/etc/&lt;b&gt;", "the job; bad cannot run", "and 7 more", "everything waited", "id=\"code-host-busy\""} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not shown", want)
+		}
+	}
+	died := written(t, job.Job{Summary: job.Summary{Header: job.Header{ID: "a", Kind: job.Backup, Started: twoOClock}, Status: job.Died, Code: problem.JobDied, Ended: twoOClock}})
+	for _, want := range []string{"ended without closing the log", "id=\"code-job-died\""} {
+		if !strings.Contains(died, want) {
+			t.Errorf("of a job that died %q is not shown", want)
+		}
+	}
+}
+
 // A report is bounded, whatever happened.
 func TestBounded(t *testing.T) {
 	j := sample()

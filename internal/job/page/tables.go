@@ -101,6 +101,28 @@ func exceptions(r *job.Report, events []job.Event) (all []group) {
 	return all
 }
 
+// warnings are what was found before the job did anything.
+func warnings(r *job.Report) (all []group) {
+	at, count := map[problem.Code]int{}, map[problem.Code]int64{}
+	for _, w := range r.Warnings {
+		i, there := at[w.Code]
+		if !there {
+			i = len(all)
+			at[w.Code] = i
+			all = append(all, group{Code: string(w.Code), Title: called(w.Code)})
+		}
+		if count[w.Code]++; count[w.Code] <= NamesShown {
+			all[i].Named = append(all[i].Named, named{text.Printable(w.Subject), text.Printable(strings.ReplaceAll(w.Text, "\n", "; "))})
+		}
+	}
+	for i := range all {
+		n := count[problem.Code(all[i].Code)]
+		all[i].Count = text.Thousands(n)
+		all[i].more(n)
+	}
+	return all
+}
+
 func leftOut(r *job.Report) (all []group) {
 	for _, l := range r.LeftOut {
 		g := group{Count: text.Thousands(l.Count), Title: text.Printable(l.Reason)}

@@ -199,6 +199,18 @@ func TestOvertaken(t *testing.T) {
 	if f.heard("CLIENT PAUSE") != before {
 		t.Error("a pause was asked for without time")
 	}
+	// One that is thawed when all is settled does not rest.
+	f = newFake(t, nil)
+	s = f.session(t.TempDir(), appended)
+	close(s.over)
+	if err := s.Freeze(f.Context()); !errors.Is(err, context.Canceled) {
+		t.Errorf("thawed at the last moment: %v", err)
+	}
+	// Clients wait for a file no longer than is allowed.
+	f = newFake(t, map[string]string{"rdb_bgsave_in_progress": "1"})
+	s = f.session(t.TempDir(), savedNowAndThen)
+	s.save = 50 * time.Millisecond
+	wants(t, problem.WriterTimeout, s.saved(f.Context()))
 	// A Freeze that does not come back keeps Thaw no longer than it may take.
 	s = f.session(t.TempDir(), appended)
 	s.begun = true
