@@ -55,7 +55,7 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 	return []doctor.Check{
 		doctor.Selection(s),
 		doctor.Providers(s, choices),
-		doctor.Kernel(h, s),
+		doctor.Kernel(h, s, choices),
 		doctor.Plan(s, func(ctx context.Context) error {
 			return en.Planned(ctx, backup.Options{Paths: s.Paths, Exclude: f.exclude}, repo)
 		}),

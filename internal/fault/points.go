@@ -37,3 +37,17 @@ var Points = []string{
 	"restore:file-linked",
 	"restore:directory-done",
 }
+
+// DM lists the points of the provider that uses device-mapper, which the machine
+// of the end-to-end test need not have: they are passed in virtual machines.
+var DM = []string{
+	"dm:laid",
+	"dm:store-made",
+	"dm:snapshot-loaded",
+	"dm:origin-asks",
+	"dm:captured",
+	"dm:shown",
+	"dm:releasing",
+	"dm:snapshot-removed",
+	"dm:origin-restored",
+}

@@ -46,6 +46,7 @@ const (
 	NoQuietTime     Code = "no-quiet-time"    // too much changed, and went on changing, to fix an instant
 	UnshieldedFiles Code = "unshielded-files" // files in use whose changes nobody would see, too much of them to copy
 	FreezeBlocked   Code = "freeze-blocked"   // somebody keeps the file system from being frozen
+	DeviceSuspended Code = "device-suspended" // a device below a volume lets everybody wait
 	NoAgent         Code = "no-agent"         // what needs the resident agent finds none that answers
 	NoSuchSnapshot  Code = "no-such-snapshot"
 

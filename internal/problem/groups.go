@@ -14,7 +14,7 @@ func Groups() []Group {
 		{"Runs of the program", []Code{Usage, Busy, Cancelled, NotAllowed, ConfigWrong, JobDied, StateLost, OutputLost, ExceptionsRefused, NotifyFailed, NoSuchJob, JobAmbiguous, Uncatalogued}},
 		{"Paths and their volumes", []Code{PathMissing, VolumeMemory, VolumeNetwork, VolumeEFI, VolumeLost}},
 		{"Snapshots", []Code{
-			NoProvider, SnapshotFailed, SnapshotFull, SnapshotLost, NotOneInstant, NoQuietTime, FreezeBlocked, UnshieldedFiles,
+			NoProvider, SnapshotFailed, SnapshotFull, SnapshotLost, NotOneInstant, NoQuietTime, FreezeBlocked, DeviceSuspended, UnshieldedFiles,
 			VolumeReadOnly, VolumeLate, SwapActive, ReleaseFailed, LeftoverForeign, NoAgent, NoSuchSnapshot,
 		}},
 		{"Cache files of snapshots", []Code{CacheNowhere, CacheFull, CacheLost}},

@@ -1,0 +1,61 @@
+package device
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/mount"
+)
+
+// A kind is how file systems of a type are mounted.
+type kind struct {
+	driver  string
+	always  []mount.Option
+	as      []mount.Option // as it lies there, when the journal is of no concern
+	replays func(device io.ReaderAt, frozen bool) (bool, error)
+}
+
+var readOnly = mount.Option{Key: "ro"}
+
+// kindOf knows the types by the names that mountinfo has for them.
+func kindOf(fsType string) (kind, error) {
+	switch fsType {
+	case "ext2", "ext3", "ext4":
+		return kind{
+			driver:  "ext4", // as "ext2" it does not know noload
+			always:  []mount.Option{readOnly, {Key: "errors", Value: "continue"}},
+			as:      []mount.Option{{Key: "noload"}},
+			replays: extReplays,
+		}, nil
+	case "xfs":
+		return kind{
+			driver:  "xfs",
+			always:  []mount.Option{readOnly, {Key: "nouuid"}},
+			as:      []mount.Option{{Key: "norecovery"}},
+			replays: func(_ io.ReaderAt, frozen bool) (bool, error) { return !frozen, nil },
+		}, nil
+	}
+	return kind{}, problem.Newf(problem.NoProvider, fsType, "a copy of such a device cannot be shown beside it; only ext2, ext3, ext4 and XFS can")
+}
+
+// Check is nil when devices with file systems of a type can be shown.
+func Check(fsType string) error {
+	_, err := kindOf(fsType)
+	return err
+}
+
+// extReplays tells whether the journal of an ext4 holds what is not in its place
+// (fs/ext4/ext4.h: the superblock at 1024, s_magic at 0x38, s_feature_incompat at
+// 0x60, in which 0x4 is "needs recovery"). A freeze clears it, as an unmount does.
+func extReplays(device io.ReaderAt, _ bool) (bool, error) {
+	var super [1024]byte
+	if _, err := device.ReadAt(super[:], 1024); err != nil {
+		return false, fmt.Errorf("read the superblock: %w", err)
+	}
+	if binary.LittleEndian.Uint16(super[0x38:]) != 0xef53 {
+		return false, fmt.Errorf("no superblock of ext4 is on it")
+	}
+	return binary.LittleEndian.Uint32(super[0x60:])&0x4 != 0, nil
+}

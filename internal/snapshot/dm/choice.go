@@ -1,0 +1,137 @@
+package dm
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/volume"
+)
+
+// A choice is a Provider with other wishes for its cache files.
+type choice struct {
+	*Provider
+	asked snapshot.CacheChoice
+	rules cachefile.Rules
+}
+
+// WithCache is the provider with a choice.
+func (p *Provider) WithCache(c snapshot.CacheChoice) (snapshot.Provider, error) {
+	if c == (snapshot.CacheChoice{}) {
+		return p, nil
+	}
+	w := &choice{Provider: p, asked: c, rules: p.rules}
+	if c.Dir != "" && !filepath.IsAbs(c.Dir) {
+		return nil, problem.Newf(problem.Usage, c.Dir, "the folder for cache files must be an absolute path, such as /var/cache/stillpoint")
+	}
+	if c.Maximum != "" {
+		size, err := cachefile.ParseSize(c.Maximum)
+		if err != nil {
+			return nil, problem.New(problem.Usage, "", err)
+		}
+		w.rules.Maximum = size
+	}
+	return w, nil
+}
+
+// WithCache lets the first choice stand where the second one has none.
+func (w *choice) WithCache(c snapshot.CacheChoice) (snapshot.Provider, error) {
+	return w.Provider.WithCache(snapshot.CacheChoice{Dir: cmp.Or(c.Dir, w.asked.Dir), Maximum: cmp.Or(c.Maximum, w.asked.Maximum)})
+}
+
+// Check is that of the provider, with the choice.
+func (w *choice) Check(ctx context.Context, v volume.Volume) error {
+	return w.check(ctx, v, w.rules, w.asked.Dir)
+}
+
+// Prepare is that of the provider, with the choice.
+func (w *choice) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
+	return w.prepare(ctx, id, ts, w.rules, w.asked.Dir)
+}
+
+// Together is that of the provider, with the choice.
+func (w *choice) Together(ctx context.Context, vs []volume.Volume) error {
+	_, _, err := w.place(ctx, vs, w.rules, w.asked.Dir)
+	return err
+}
+
+// Together is nil when there is a place for the cache files of all volumes, which
+// is on none of them.
+func (p *Provider) Together(ctx context.Context, vs []volume.Volume) error {
+	_, _, err := p.place(ctx, vs, p.rules, "")
+	return err
+}
+
+// CachePlaces lists places with the choice.
+func (w *choice) CachePlaces(ctx context.Context, v volume.Volume) ([]snapshot.CachePlace, error) {
+	return w.places(ctx, v, w.rules, w.asked.Dir)
+}
+
+// CachePlaces lists the places for the cache file of a volume.
+func (p *Provider) CachePlaces(ctx context.Context, v volume.Volume) ([]snapshot.CachePlace, error) {
+	return p.places(ctx, v, p.rules, "")
+}
+
+func (p *Provider) places(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) ([]snapshot.CachePlace, error) {
+	chosen, candidates, err := p.place(ctx, []volume.Volume{v}, r, dir)
+	var all []snapshot.CachePlace
+	for _, c := range candidates {
+		place := snapshot.CachePlace{Dir: c.Dir, Volume: c.Volume, Chosen: c.Chosen, Reason: strings.Join(c.Against, ", ")}
+		if place.Reason == "" {
+			place.Reason = strings.Join(c.For, ", ")
+		}
+		if c.Chosen {
+			place.Maximum = chosen.Limits[0].Maximum
+		}
+		all = append(all, place)
+	}
+	return all, err
+}
+
+// place finds the place for the cache files of a set: in dir, if that is named.
+// A volume of which there is a snapshot is none: to keep the original of what is
+// written to its cache file, for each snapshot of the other, would have no end. Nor
+// is there a snapshot of one that carries a cache file.
+func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.Rules, dir string) (cachefile.Placement, []cachefile.Candidate, error) {
+	t, err := p.host(ctx)
+	if err != nil {
+		return cachefile.Placement{}, nil, fmt.Errorf("look for a place for the cache file: %w", err)
+	}
+	asked, carrying, err := p.entangled()
+	if err != nil {
+		return cachefile.Placement{}, nil, err
+	}
+	for _, v := range set {
+		if carrying[v.Device] {
+			return cachefile.Placement{}, nil, problem.Newf(problem.Busy, v.Mounts[0].Point, "the cache file of another snapshot lies on it")
+		}
+	}
+	if dir != "" {
+		n, err := cachefile.Name(t, dir)
+		if err != nil {
+			return cachefile.Placement{}, nil, problem.New(problem.CacheNowhere, dir, err)
+		}
+		if err := syscall.Access(dir, 0); err != nil {
+			return cachefile.Placement{}, nil, problem.New(problem.CacheNowhere, dir, err)
+		}
+		r.Named = []cachefile.Named{n}
+	}
+	all := t.Volumes()
+	for i := range all {
+		if asked[all[i].Device] {
+			all[i].ReadOnly = true
+		}
+	}
+	return cachefile.Place(r, set, all)
+}
+
+var (
+	_, _ snapshot.CacheChooser = (*Provider)(nil), (*choice)(nil)
+	_, _ snapshot.Joiner       = (*Provider)(nil), (*choice)(nil)
+)

@@ -1,0 +1,79 @@
+package dm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/sys/loop"
+)
+
+// A found is a device of device-mapper, and what it is to us.
+type found struct {
+	dm.Device
+	tag  tag
+	ours bool // by its UUID
+	like bool // it has a name or a UUID that begins as ours do, and is not ours
+}
+
+// devices are all that there are.
+func devices(c *dm.Control) ([]found, error) {
+	list, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	var all []found
+	for _, l := range list {
+		d, err := c.Status(l.Number)
+		if errors.Is(err, dm.ErrNone) {
+			continue // gone meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		f := found{Device: d}
+		f.tag, f.ours = parseTag(d.UUID)
+		f.like = !f.ours && (strings.HasPrefix(d.Name, namePrefix) || strings.HasPrefix(d.UUID, uuidPrefix))
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// entangled are the numbers of the devices that ask ours, and of those that carry
+// cache files of ours.
+func (p *Provider) entangled() (asking, carrying map[string]bool, err error) {
+	asking, carrying = map[string]bool{}, map[string]bool{}
+	c, err := p.look()
+	if c == nil || err != nil {
+		return asking, carrying, err
+	}
+	all, err := devices(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range all {
+		switch {
+		case !d.ours:
+		case d.tag.kind == kindStore:
+			for _, number := range below(d.Device) {
+				if dev, err := loop.Carrier(number); err == nil {
+					carrying[dev] = true
+				}
+			}
+		default:
+			asking[d.tag.origin.String()] = true
+		}
+	}
+	return asking, carrying, nil
+}
+
+// below are the names of the loop devices that a device stands on.
+func below(d dm.Device) (names []string) {
+	slaves, _ := os.ReadDir(filepath.Join("/sys/dev/block", d.Number.String(), "slaves"))
+	for _, s := range slaves {
+		names = append(names, s.Name())
+	}
+	return names
+}

@@ -1,0 +1,148 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/device"
+	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/volume"
+)
+
+// Name is what the provider is called.
+const Name = "dm"
+
+// FileSystems are those that this provider takes.
+var FileSystems = []string{"ext4", "xfs"}
+
+// Provider takes snapshots with device-mapper.
+type Provider struct {
+	host  func(context.Context) (*volume.Table, error)
+	rules cachefile.Rules
+
+	mu      sync.Mutex
+	control *dm.Control
+}
+
+// New makes a provider; host says what is mounted.
+func New(host func(context.Context) (*volume.Table, error)) *Provider {
+	return &Provider{host: host}
+}
+
+// Name is "dm".
+func (p *Provider) Name() string { return Name }
+
+// About says what these snapshots are.
+func (p *Provider) About() string {
+	return "device-mapper: the original of what changes goes to a cache file on another volume, whatever free space the volume group has"
+}
+
+// Check is nil when a snapshot of v can be made as the host is now.
+func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
+	return p.check(ctx, v, p.rules, "")
+}
+
+func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	number, err := nearest(v)
+	if err != nil {
+		return err
+	}
+	c, err := p.door()
+	if err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
+	}
+	o := origin{c, number}
+	d, err := o.at() // before anything that waits for a suspended device
+	if err != nil {
+		return err
+	}
+	if asked, err := o.isAsked(); err != nil || asked {
+		return errors.Join(err, p.placed(ctx, v, r, dir))
+	}
+	table, err := c.Table(number)
+	if err != nil {
+		return err
+	}
+	if err := fits(table); err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%s cannot be laid below: %w", d.Name, err))
+	}
+	return p.placed(ctx, v, r, dir)
+}
+
+func (p *Provider) placed(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) error {
+	_, _, err := p.place(ctx, []volume.Volume{v}, r, dir)
+	return err
+}
+
+// nearest is the device that the file system is mounted from, if it is one of
+// device-mapper. Only v is looked at.
+func nearest(v volume.Volume) (dm.Number, error) {
+	none := func(format string, args ...any) (dm.Number, error) {
+		return dm.Number{}, problem.Newf(problem.NoProvider, string(v.ID), format, args...)
+	}
+	switch {
+	case v.Kind != volume.Local || !slices.Contains(FileSystems, v.FSType):
+		return none("%s takes ext4 and XFS, this is %s", Name, v.FSType)
+	case device.Check(v.FSType) != nil:
+		return none("%v", device.Check(v.FSType))
+	case len(v.Stack) == 0 || v.Stack[0].DMName == "" || len(v.Stack) > 1 && v.Stack[1].Level == 0:
+		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
+	case v.ReadOnly:
+		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
+	case v.Stack[0].Number != v.Device:
+		return none("it is mounted from %s, and lies on %s", v.Device, v.Stack[0].Number)
+	}
+	n, err := dm.ParseNumber(v.Device)
+	if err != nil {
+		return none("%v", err)
+	}
+	return n, nil
+}
+
+// door opens the way to the kernel's device-mapper, once.
+func (p *Provider) door() (*dm.Control, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.control == nil {
+		c, err := dm.Open()
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = errors.New("the kernel has no device-mapper, or has not loaded it")
+			}
+			return nil, err
+		}
+		p.control = c
+	}
+	if err := p.control.Has("snapshot"); err != nil {
+		return nil, fmt.Errorf("the kernel's module dm-snapshot is not there: %w", err)
+	}
+	return p.control, nil
+}
+
+// open opens the root of a volume, at any place where all of it shows.
+func open(v volume.Volume) (*os.File, error) {
+	for _, m := range v.Mounts {
+		if m.Hidden || m.Deleted || m.Root != "/" {
+			continue
+		}
+		f, err := os.Open(m.Point)
+		if err != nil {
+			return nil, problem.New(problem.VolumeLost, m.Point, err)
+		}
+		return f, nil
+	}
+	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
+}
+
+var _ snapshot.Provider = (*Provider)(nil)

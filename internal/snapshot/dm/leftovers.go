@@ -1,0 +1,142 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/volume"
+)
+
+// Leftovers are devices of ours whose process has ended, and what is laid below an
+// origin for nobody. All that is needed to take them away the kernel knows.
+func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c, err := p.look()
+	if err != nil || c == nil {
+		return nil, err
+	}
+	var all []found
+	var left []snapshot.Snapshot
+	// Not while somebody lays them, when a device has no snapshot yet.
+	err = locked(ctx, c, nil, func() (err error) {
+		all, err = devices(c)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for leftovers of device-mapper: %w", err)
+	}
+	needed := map[dm.Number]bool{}
+	seen := map[tag]bool{}
+	var errs []error
+	for _, d := range all {
+		switch {
+		case d.like:
+			errs = append(errs, problem.Newf(problem.LeftoverForeign, d.Name,
+				"a device of device-mapper (%s) is called as if it were Stillpoint's, and has not the UUID that Stillpoint gives", d.Number))
+		case !d.ours || d.tag.kind == kindReal:
+		case d.tag.owner.alive():
+			needed[d.tag.origin] = true
+		default:
+			needed[d.tag.origin] = true
+			if t := d.tag.as(kindSnapshot); !seen[t] && !hasEnded(c, d) {
+				seen[t] = true
+				left = append(left, &leftover{control: c, tag: t})
+			}
+		}
+	}
+	for _, d := range all {
+		if d.ours && d.tag.kind == kindReal && !needed[d.tag.origin] {
+			left = append(left, &leftover{control: c, tag: d.tag})
+		}
+	}
+	return left, errors.Join(errs...)
+}
+
+// hasEnded is for a snapshot that is still read by somebody, and goes with that
+// one.
+func hasEnded(c *dm.Control, d found) bool {
+	if d.tag.kind != kindSnapshot {
+		return false
+	}
+	table, err := c.Table(d.Number)
+	return err == nil && len(table) == 1 && table[0].Type == "error"
+}
+
+// look opens device-mapper, if there is one.
+func (p *Provider) look() (*dm.Control, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.control != nil {
+		return p.control, nil
+	}
+	c, err := dm.Open()
+	for _, none := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.ENODEV, syscall.ENXIO} {
+		if errors.Is(err, none) {
+			return nil, nil // who cannot open it has made none
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open device-mapper: %w", err)
+	}
+	p.control = c
+	return c, nil
+}
+
+// A leftover is a snapshot of a process that has ended, or only what was laid
+// below an origin for one.
+type leftover struct {
+	control *dm.Control
+	tag     tag
+}
+
+// ID names the set and the origin.
+func (l *leftover) ID() string {
+	if l.tag.kind == kindReal {
+		return l.tag.name()
+	}
+	return l.tag.set + "/" + l.tag.origin.String()
+}
+
+// Volume is not known of a leftover, but for its device.
+func (l *leftover) Volume() volume.ID { return volume.ID(l.tag.origin.String()) }
+
+// Parts are none.
+func (l *leftover) Parts() []snapshot.Part { return nil }
+
+// Gaps are none.
+func (l *leftover) Gaps() []snapshot.Gap { return nil }
+
+// Root does not exist.
+func (l *leftover) Root() string { return nowhere }
+
+// Err says what it is.
+func (l *leftover) Err() error {
+	return problem.Newf(problem.SnapshotLost, l.ID(), "its process has ended")
+}
+
+// Release takes it away.
+func (l *leftover) Release(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := locked(ctx, l.control, []dm.Number{l.tag.origin}, func() error {
+		if l.tag.kind != kindReal {
+			return release(l.control, l.tag)
+		}
+		return origin{l.control, l.tag.origin}.clear()
+	})
+	if err != nil {
+		return problem.New(problem.ReleaseFailed, l.ID(), err)
+	}
+	return nil
+}
+
+var _ snapshot.Snapshot = (*leftover)(nil)

@@ -1,0 +1,186 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"stillpoint/internal/fault"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/frozen"
+	"stillpoint/internal/sys/dm"
+)
+
+// A set is what one Prepare made ready.
+type set struct {
+	p       *Provider
+	control *dm.Control
+	id      string
+	targets []*target
+
+	commit sync.Mutex // held while Commit runs
+
+	mu      sync.Mutex
+	hold    *frozen.Hold // nil once the set is over
+	held    bool         // between Hold and Resume
+	resumed bool
+	taken   bool // Commit succeeded
+}
+
+// Instants is 1: all volumes of the set are frozen together.
+func (s *set) Instants() int { return 1 }
+
+// Suspends is true: that is what the freeze is for.
+func (s *set) Suspends() bool { return true }
+
+// Ready writes what is dirty, so that Hold finds little of it.
+func (s *set) Ready(ctx context.Context) error {
+	if err := s.hold.Sync(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("make ready: %w", err))
+	}
+	return ctx.Err()
+}
+
+// Hold freezes all volumes.
+func (s *set) Hold(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held || s.resumed || s.hold == nil {
+		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
+	}
+	s.held = true
+	if err := s.hold.Suspend(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
+	}
+	return nil
+}
+
+// Commit makes the kernel keep originals from now on.
+func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.inTime(); err != nil {
+		return nil, err
+	}
+	instant := time.Now()
+	for _, t := range s.targets {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := t.capture(instant); err != nil {
+			return nil, t.failed("commit", err)
+		}
+	}
+	fault.Point("dm:captured")
+	if err := errors.Join(ctx.Err(), s.inTime()); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.resumed || !s.held {
+		return nil, problem.Newf(problem.SnapshotFailed, s.id, "the window closed before the instant was fixed")
+	}
+	s.taken = true
+	var snaps []snapshot.Snapshot
+	for _, t := range s.targets {
+		snaps = append(snaps, t)
+	}
+	return snaps, nil
+}
+
+func (s *set) inTime() error {
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	if hold == nil {
+		return problem.Newf(problem.SnapshotFailed, s.id, "the set was aborted before")
+	}
+	if err := hold.InTime(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
+	return nil
+}
+
+// Resume thaws all volumes.
+func (s *set) Resume(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.held {
+		return nil
+	}
+	s.held, s.resumed = false, true
+	held, err := s.hold.Resume()
+	for _, t := range s.targets {
+		t.mu.Lock()
+		t.held = held
+		t.mu.Unlock()
+		if err != nil {
+			t.lose(err)
+		} else if s.taken {
+			t.watch()
+		}
+	}
+	if errors.Is(err, frozen.ErrLate) {
+		err = nil // what it means, the snapshots say
+	}
+	if err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))
+	}
+	if s.taken { // nothing more is frozen, and nobody needs to wait for the guard's end
+		go s.finish()
+	}
+	return ctx.Err()
+}
+
+func (s *set) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.end()
+}
+
+// Abort takes everything away that Prepare, Hold and a Commit that did not succeed
+// have made.
+func (s *set) Abort(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.mu.Lock()
+	taken, held := s.taken, s.held
+	s.mu.Unlock()
+	if taken {
+		return nil
+	}
+	var errs []error
+	if held {
+		errs = append(errs, s.Resume(ctx))
+	}
+	for _, t := range s.targets {
+		errs = append(errs, t.Release(context.WithoutCancel(ctx)))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(append(errs, s.end())...)
+}
+
+// end lets go of the guard. It is called with mu held.
+func (s *set) end() error {
+	if s.hold == nil {
+		return nil
+	}
+	h := s.hold
+	s.hold = nil
+	return h.Close()
+}
+
+var _ snapshot.Readier = (*set)(nil)

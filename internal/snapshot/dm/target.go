@@ -1,0 +1,238 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/fault"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/device"
+	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/volume"
+)
+
+// A target is one volume of a set, and once captured its snapshot.
+type target struct {
+	set    *set
+	volume volume.Volume
+	origin origin
+	tag    tag
+	root   *os.File // of the live volume
+
+	store *store
+	made  bool // the devices with our tag are of this set, and not of one that is called the same
+	real  dm.Device
+	snap  dm.Device
+
+	lost atomic.Pointer[error] // why the snapshot is given up
+	used atomic.Int64          // the most that the store held
+
+	mu       sync.Mutex
+	taken    time.Time
+	held     time.Duration
+	shown    *device.Shown
+	quit     chan struct{} // ends the watch
+	ended    chan struct{} // when it has
+	released bool
+}
+
+// prepare lays our devices below the origin. The locks are held.
+func (t *target) prepare(place cachefile.Placement, i int) (err error) {
+	c := t.set.control
+	if t.real, err = t.origin.lay(); err != nil {
+		return err
+	}
+	fault.Point("dm:laid")
+	if t.store, err = makeStore(c, t.tag, place, i); err != nil {
+		return err
+	}
+	t.made = true
+	fault.Point("dm:store-made")
+	sectors, err := t.sectors()
+	if err != nil {
+		return err
+	}
+	// Not persistent: after a power cut nobody can take it for anything.
+	table := []dm.Target{{Length: sectors, Type: "snapshot", Params: fmt.Sprintf("%s %s N %d", t.real.Number, t.store.device.Number, t.store.chunk())}}
+	if t.snap, err = loadDevice(c, t.tag.as(kindSnapshot), table, true); err != nil {
+		return err
+	}
+	fault.Point("dm:snapshot-loaded")
+	if err := t.origin.ask(t.real); err != nil {
+		return err
+	}
+	fault.Point("dm:origin-asks")
+	return nil
+}
+
+func (t *target) sectors() (uint64, error) {
+	table, err := t.set.control.Table(t.real.Number)
+	return dm.Sectors(table), err
+}
+
+// capture fixes the instant: from now on originals are kept. The volume is frozen,
+// so nothing is under way that the kernel would not notice.
+func (t *target) capture(instant time.Time) error {
+	if err := resume(t.set.control, t.snap.Number, dm.Alone); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.taken = instant
+	t.mu.Unlock()
+	return t.unchanged()
+}
+
+// unchanged is nil while the origin asks our device, and the snapshot is there.
+func (t *target) unchanged() error {
+	c := t.set.control
+	is, err := c.Table(t.origin.number)
+	if err != nil {
+		return err
+	}
+	if !isOurs(is, t.real.Number) {
+		return fmt.Errorf("another program has changed the device that the volume lies on (%s), as lvextend does, so what is written goes past the snapshot", t.origin.number)
+	}
+	if _, err := c.StatusOf(t.tag.as(kindSnapshot).uuid()); errors.Is(err, dm.ErrNone) {
+		return errors.New("another program has removed the snapshot")
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// failed gives an error of the target the code of a failed snapshot, unless it
+// has one.
+func (t *target) failed(step string, err error) error {
+	err = fmt.Errorf("%s %s: %w", step, t.Volume(), err)
+	if problem.CodeOf(err) != problem.Uncatalogued {
+		return err
+	}
+	return problem.New(problem.SnapshotFailed, string(t.Volume()), err)
+}
+
+// ID is the set's and the volume's.
+func (t *target) ID() string { return t.set.id + "/" + string(t.Volume()) }
+
+// Volume is the target's.
+func (t *target) Volume() volume.ID { return t.volume.ID }
+
+// Parts is the volume alone.
+func (t *target) Parts() []snapshot.Part {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return []snapshot.Part{{Path: ".", Volume: t.volume.ID, Taken: t.taken, Frozen: true, Held: t.held}}
+}
+
+// Gaps are none: a device shows all or nothing.
+func (t *target) Gaps() []snapshot.Gap { return nil }
+
+// Root shows the snapshot, from the first time that it is asked for.
+func (t *target) Root() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released || t.lost.Load() != nil {
+		return nowhere
+	}
+	if t.shown == nil {
+		var err error
+		t.shown, err = device.Show(context.Background(), device.Source{
+			Device: device.Device{Node: t.snap.Node(), Number: t.snap.Number.String()}, FSType: t.volume.FSType, Frozen: true,
+		})
+		if err != nil {
+			t.lose(fmt.Errorf("show it: %w", err))
+			return nowhere
+		}
+		fault.Point("dm:shown")
+	}
+	return t.shown.Root()
+}
+
+// nowhere is a path that does not exist.
+const nowhere = "/proc/self/fd/none"
+
+// Err is nil as long as all that was to be kept could be.
+func (t *target) Err() error {
+	t.mu.Lock()
+	released := t.released
+	t.mu.Unlock()
+	if released {
+		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
+	}
+	if t.lost.Load() == nil {
+		t.look()
+	}
+	if err := t.lost.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// lose gives the snapshot up.
+func (t *target) lose(err error) {
+	err = problem.New(problem.SnapshotLost, t.ID(), err)
+	t.lost.CompareAndSwap(nil, &err)
+}
+
+// Cache says where the cache file is and how full.
+func (t *target) Cache() (snapshot.Cache, bool) {
+	if t.lost.Load() == nil {
+		t.look()
+	}
+	return snapshot.Cache{Dir: t.store.dir, Used: t.used.Load(), Maximum: t.store.limits.Maximum}, true
+}
+
+// Release takes our devices away.
+func (t *target) Release(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.stopWatch()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released {
+		return nil
+	}
+	fault.Point("dm:releasing")
+	if err := t.takeAway(ctx); err != nil {
+		return problem.New(problem.ReleaseFailed, t.ID(), err)
+	}
+	t.released = true
+	return nil
+}
+
+// takeAway removes everything, also where the preparation did not come far. It is
+// called with mu held.
+func (t *target) takeAway(ctx context.Context) error {
+	var errs []error
+	if t.shown != nil {
+		errs = append(errs, t.shown.Close())
+		t.shown = nil
+	}
+	errs = append(errs, locked(ctx, t.set.control, []dm.Number{t.origin.number}, func() error {
+		if !t.made {
+			return t.origin.clear()
+		}
+		return release(t.set.control, t.tag)
+	}))
+	if t.store != nil && t.store.file != nil {
+		errs = append(errs, t.store.file.Close())
+		t.store.file = nil
+	}
+	if t.root != nil {
+		errs = append(errs, t.root.Close())
+		t.root = nil
+	}
+	return errors.Join(errs...)
+}
+
+var (
+	_ snapshot.Snapshot  = (*target)(nil)
+	_ snapshot.CacheUser = (*target)(nil)
+)

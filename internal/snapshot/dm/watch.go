@@ -1,0 +1,144 @@
+package dm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/dm"
+)
+
+// The free space where a cache file lies is looked at the more often the less
+// there is: at that rate nobody fills it between two looks.
+const (
+	fastest = 2 << 30 // bytes a second
+	seldom  = 250 * time.Millisecond
+	often   = 5 * time.Millisecond
+)
+
+// watch looks how the snapshot does, until it is released. One that is lost is
+// taken away at once: who writes to the volume is not to wait for it, and others
+// need the room of the cache file.
+func (t *target) watch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released || t.quit != nil {
+		return
+	}
+	t.quit, t.ended = make(chan struct{}), make(chan struct{})
+	go func(quit <-chan struct{}, ended chan<- struct{}) {
+		defer close(ended)
+		wait := time.NewTimer(0)
+		defer wait.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-wait.C:
+			}
+			next := t.look()
+			if t.lost.Load() != nil {
+				t.drop()
+				return
+			}
+			wait.Reset(next)
+		}
+	}(t.quit, t.ended)
+}
+
+func (t *target) stopWatch() {
+	t.mu.Lock()
+	quit, ended := t.quit, t.ended
+	t.quit = nil
+	t.mu.Unlock()
+	if quit != nil {
+		close(quit)
+	}
+	if ended != nil {
+		<-ended
+	}
+}
+
+// drop takes a snapshot away that is lost. What then still stands is taken away by
+// Release, which says why it could not be.
+func (t *target) drop() {
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.released {
+		_ = t.takeAway(ctx)
+	}
+}
+
+// look gives the snapshot up where it cannot be good any more, and says when to
+// look again.
+func (t *target) look() time.Duration {
+	if err := t.unchanged(); err != nil {
+		t.lose(err)
+		return seldom
+	}
+	state, err := t.set.control.State(t.snap.Number)
+	if err != nil {
+		t.lose(err)
+		return seldom
+	}
+	used, valid := parseState(state)
+	t.used.Store(max(t.used.Load(), used))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released || t.store.file == nil {
+		return seldom
+	}
+	if !valid {
+		t.lose(t.store.whyInvalid(t))
+		return seldom
+	}
+	free, err := t.store.free()
+	if err != nil {
+		t.lose(problem.New(problem.CacheLost, t.store.dir, err))
+		return seldom
+	}
+	floor := t.store.limits.Floor
+	if free < floor {
+		t.lose(problem.Newf(problem.CacheFull, t.store.dir,
+			"only %d MiB are left free on the volume of the cache file, which has ended itself to make room", max(0, free)>>20))
+		return seldom
+	}
+	return min(seldom, max(often, time.Duration(free-floor)*time.Second/fastest))
+}
+
+// parseState reads what a snapshot says of itself: "USED/ALL METADATA", in
+// sectors, and a word where it is none any more (snapshot_status in
+// drivers/md/dm-snap.c).
+func parseState(state []dm.Target) (used int64, valid bool) {
+	if len(state) != 1 || state[0].Type != "snapshot" {
+		return 0, false
+	}
+	var all, metadata int64
+	n, err := fmt.Sscanf(state[0].Params, "%d/%d %d", &used, &all, &metadata)
+	return used * sector, n == 3 && err == nil
+}
+
+// whyInvalid finds out why the kernel has given a snapshot up, which it does not
+// say: there was no room in the store, or below it, or it could not be written.
+func (s *store) whyInvalid(t *target) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(s.file.Fd()), &st); err != nil {
+		return problem.New(problem.CacheLost, s.dir, err)
+	}
+	held := min(st.Blocks*sector, s.limits.Maximum)
+	t.used.Store(max(t.used.Load(), held))
+	if held+int64(s.chunk())*sector*2 >= s.limits.Maximum {
+		t.used.Store(s.limits.Maximum)
+		return problem.Newf(problem.CacheFull, s.dir, "the cache file has reached its maximum of %d MiB", s.limits.Maximum>>20)
+	}
+	free, err := s.free()
+	if err == nil && free < max(s.limits.Floor, int64(s.chunk())*sector*16) {
+		return problem.Newf(problem.CacheFull, s.dir, "only %d MiB are left free on the volume of the cache file", max(0, free)>>20)
+	}
+	return problem.New(problem.CacheLost, s.dir, errors.Join(err, errors.New("the kernel could not write the cache file, or read an original")))
+}

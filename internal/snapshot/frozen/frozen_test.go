@@ -1,0 +1,176 @@
+package frozen
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"stillpoint/internal/guard"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/sys/freeze"
+)
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(spliceTo); name != "" {
+		runtime.LockOSThread()
+		splice(name)
+	}
+	guard.Main()
+	os.Exit(m.Run())
+}
+
+func newHold(t *testing.T, n int) (*Hold, []string) {
+	t.Helper()
+	var dirs []string
+	var all []System
+	for range n {
+		v := scratch.New(t, "ext4", 64*scratch.MiB)
+		root, err := os.Open(v.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { root.Close() })
+		dirs, all = append(dirs, v.Dir), append(all, System{Root: root, Name: v.Dir})
+	}
+	h, err := New(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h, dirs
+}
+
+// Who writes while all is suspended waits until it is resumed.
+func TestHold(t *testing.T) {
+	h, dirs := newHold(t, 2)
+	if err := h.InTime(); err == nil {
+		t.Error("before Suspend it is suspended")
+	}
+	for range 2 {
+		if err := errors.Join(h.Sync(), h.Suspend(t.Context()), h.InTime()); err != nil {
+			t.Fatal(err)
+		}
+		wrote := make(chan error, len(dirs))
+		for _, dir := range dirs {
+			go func() { wrote <- os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600) }()
+		}
+		select {
+		case <-wrote:
+			t.Error("somebody wrote")
+		case <-time.After(50 * time.Millisecond):
+		}
+		if held, err := h.Resume(); err != nil || held <= 0 {
+			t.Errorf("resume: %v, %v", held, err)
+		}
+		for range dirs {
+			if err := <-wrote; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := errors.Join(h.Close(), h.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A thaw by somebody else is noticed, and another one's freeze ends a Hold.
+func TestOthers(t *testing.T) {
+	h, dirs := newHold(t, 1)
+	if err := h.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(dirs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := freeze.Thaw(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Resume(); !errors.Is(err, ErrLate) {
+		t.Errorf("thawed by another: %v", err)
+	}
+	if err := freeze.Freeze(root); err != nil {
+		t.Fatal(err)
+	}
+	err = h.Suspend(t.Context())
+	_, rerr := h.Resume()
+	if terr := freeze.Thaw(root); terr != nil {
+		t.Errorf("the other one's freeze was ended: %v", terr)
+	}
+	if problem.CodeOf(err) != problem.Busy || rerr != nil {
+		t.Errorf("frozen by another: %v, %v", err, rerr)
+	}
+}
+
+// What is not ended in time, the guard ends.
+func TestLate(t *testing.T) {
+	h, dirs := newHold(t, 1)
+	if err := h.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dirs[0], "file"), nil, 0o600); err != nil { // waits for the guard
+		t.Error(err)
+	}
+	if err := h.InTime(); problem.CodeOf(err) != problem.FreezeBlocked {
+		t.Errorf("late: %v", err)
+	}
+	if _, err := h.Resume(); !errors.Is(err, ErrLate) {
+		t.Errorf("resume after the guard: %v", err)
+	}
+}
+
+// A splice of another process from an empty pipe does not keep a freeze waiting.
+func TestSplice(t *testing.T) {
+	h, dirs := newHold(t, 1)
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), spliceTo+"="+filepath.Join(dirs[0], "file"))
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = c.Wait() }()
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it is about to
+		t.Fatal(err)
+	}
+	for spliced := false; !spliced; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", c.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		spliced = strings.HasPrefix(string(b), fmt.Sprint(syscall.SYS_SPLICE, " "))
+	}
+	err = h.Suspend(t.Context())
+	if _, rerr := h.Resume(); err != nil || rerr != nil {
+		t.Errorf("suspend: %v, resume: %v", err, rerr)
+	}
+}
+
+const spliceTo = "STILLPOINT_TEST_SPLICE_TO"
+
+// splice waits in the call, in the main thread, until there is something on its
+// standard input.
+func splice(name string) {
+	f, err := os.Create(name)
+	if err != nil {
+		os.Exit(1)
+	}
+	fmt.Print("!")
+	_, _ = syscall.Splice(0, nil, int(f.Fd()), nil, 4096, 0)
+	os.Exit(0)
+}
