@@ -60,6 +60,7 @@ var may = map[string]string{
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
 	"internal/snapshot/dm":           "internal/snapshot internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
+	"internal/snapshot/lvm":          "internal/fault internal/problem internal/snapshot internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/tool internal/volume",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
@@ -96,7 +97,7 @@ var may = map[string]string{
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
 	"internal/backup":     "internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/dm internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
+	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/dm internal/snapshot/lvm internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal",
 	"bench":          "",
 	"test/demo":      "",
 	"test/vm":        "test/vm/wire",

@@ -23,6 +23,7 @@ var unprovoked = map[problem.Code]string{
 	problem.VolumeEFI:       "a FAT file system, which the kernel of the tests does not know",
 	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not",
 	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; test/vm provokes it",
+	problem.LVMStuck:        "LVM, too; internal/snapshot/lvm provokes it",
 }
 
 // provoked runs all tests, and then compares the codes that runs of the program

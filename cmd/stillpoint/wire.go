@@ -12,18 +12,19 @@ import (
 	"stillpoint/internal/snapshot/btrfs"
 	"stillpoint/internal/snapshot/cow"
 	"stillpoint/internal/snapshot/dm"
+	"stillpoint/internal/snapshot/lvm"
 	"stillpoint/internal/volume"
 )
 
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newDM(cache), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), lvm.New(), newDM(cache), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newDM(cache), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), lvm.New(), newDM(cache), newCowWith(cache)}
 }
 
 // agentSocket is where that one listens.

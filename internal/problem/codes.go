@@ -49,6 +49,7 @@ const (
 	DeviceSuspended Code = "device-suspended" // a device below a volume lets everybody wait
 	NoAgent         Code = "no-agent"         // what needs the resident agent finds none that answers
 	NoSuchSnapshot  Code = "no-such-snapshot"
+	LVMStuck        Code = "lvm-stuck" // a command of LVM does not end
 
 	// Of writers, which bring applications to rest.
 

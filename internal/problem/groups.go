@@ -15,7 +15,7 @@ func Groups() []Group {
 		{"Paths and their volumes", []Code{PathMissing, VolumeMemory, VolumeNetwork, VolumeEFI, VolumeLost}},
 		{"Snapshots", []Code{
 			NoProvider, SnapshotFailed, SnapshotFull, SnapshotLost, NotOneInstant, NoQuietTime, FreezeBlocked, DeviceSuspended, UnshieldedFiles,
-			VolumeReadOnly, VolumeLate, SwapActive, ReleaseFailed, LeftoverForeign, NoAgent, NoSuchSnapshot,
+			VolumeReadOnly, VolumeLate, SwapActive, ReleaseFailed, LeftoverForeign, LVMStuck, NoAgent, NoSuchSnapshot,
 		}},
 		{"Cache files of snapshots", []Code{CacheNowhere, CacheFull, CacheLost}},
 		{"What doctor finds", []Code{

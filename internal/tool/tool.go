@@ -59,6 +59,10 @@ type Error struct {
 // ErrOutput says that a program printed more than is allowed, and was killed.
 var ErrOutput = errors.New("too much output")
 
+// ErrStuck says that a program was killed and has not ended: it hangs in the
+// kernel, and may go on one day.
+var ErrStuck = errors.New("killed, but still there")
+
 func (e *Error) Error() string {
 	s := strings.Join(e.Command, " ") + ": " + e.Err.Error()
 	if e.Stderr != "" {
@@ -174,7 +178,7 @@ func (p *Process) Wait() error {
 		select {
 		case <-p.done:
 		case <-time.After(2 * grace):
-			return p.failed(fmt.Errorf("%w; killed, but still there as process %d", context.Cause(p.ctx), p.Pid()))
+			return p.failed(fmt.Errorf("%w; %w as process %d", context.Cause(p.ctx), ErrStuck, p.Pid()))
 		}
 	}
 	switch cause := context.Cause(p.ctx); {

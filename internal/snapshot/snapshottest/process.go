@@ -67,7 +67,7 @@ func child(t *testing.T, h Host) {
 			os.Exit(0)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), h.limit())
 	defer cancel()
 	must := func(err error) {
 		if err != nil {
@@ -147,7 +147,7 @@ func (c *C) startProcess(vs []Volume, fault string) *process {
 	p.orders = orders
 	cmd := tool.Command{
 		Name: program, Stdin: in,
-		Args: []string{"-test.run=^" + regexp.QuoteMeta(test) + "$", "-test.timeout=5m"},
+		Args: []string{"-test.run=^" + regexp.QuoteMeta(test) + "$", fmt.Sprint("-test.timeout=", c.host.limit()+time.Minute)},
 		Env: append([]string{taskVariable + "=" + string(do), "STILLPOINT_FAULT=" + fault, "TMPDIR=" + os.TempDir(), "HOME=/"},
 			c.host.Env...),
 	}
@@ -194,7 +194,7 @@ func (p *process) runTo(c *C, want stage) {
 		case p.at = <-p.stages:
 		case <-p.ended:
 			c.Fatalf("the child ended before it was %s:\n%s", want, p.output)
-		case <-time.After(limit / 2):
+		case <-time.After(c.host.limit() / 2):
 			c.Fatalf("the child hangs before it is %s:\n%s", want, p.output)
 		}
 	}

@@ -10,6 +10,7 @@
 package snapshottest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -65,6 +66,11 @@ type Host struct {
 	// Known has the reason for each check that must fail.
 	Known map[string]string
 
+	// Limit is how long one check may take, 4 minutes if it is 0: where programs of
+	// the system do the work, in a virtual machine without acceleration, it takes
+	// as many times longer.
+	Limit time.Duration
+
 	// Captures is how many snapshots are taken under running writers, 5 if
 	// it is 0.
 	Captures int
@@ -88,7 +94,7 @@ func checks() []check {
 }
 
 // limit is how long one check may take.
-const limit = 4 * time.Minute
+func (h Host) limit() time.Duration { return cmp.Or(h.Limit, 4*time.Minute) }
 
 // C is a check at work.
 type C struct {
@@ -145,7 +151,7 @@ func runCheck(t *testing.T, h Host, k check) {
 // on runs the check, which takes no longer than the limit.
 func (k check) on(tb testing.TB, h Host) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), limit)
+	ctx, cancel := context.WithTimeout(tb.Context(), h.limit())
 	defer cancel()
 	k.run(&C{tb, h, ctx, map[string]bool{}})
 }

@@ -1,0 +1,121 @@
+package lvm
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"stillpoint/internal/sys/dm"
+)
+
+// devices are those that show a snapshot: one that stands for the logical volume,
+// and the one that is mounted, which has the snapshot and has the other in use.
+type devices struct {
+	lower, upper dm.Device
+	table        []dm.Target // of the upper
+}
+
+// upperSuffix ends the UUIDs of the upper ones. By libblkid's rule what follows
+// LVM's own part of a UUID says that the device is private, and not to be scanned
+// (sysfs_devno_is_dm_private in util-linux).
+const upperSuffix = "-stillpoint"
+
+// tail is how many sectors of the upper are not the snapshot's but the lower's, of
+// 4096 bytes together, which every disk can be parted by.
+const tail = 8
+
+func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, error) {
+	d, name := &devices{}, filepath.Base(lv.Path)
+	var err error
+	if d.lower, err = makeDevice(c, name, dmUUID(lv), dm.Target{Length: tail, Type: "error"}); err != nil {
+		return nil, err
+	}
+	d.table = []dm.Target{
+		{Length: o.sectors, Type: "thin", Params: fmt.Sprintf("%s %d", o.pool.number, thin)},
+		{Start: o.sectors, Length: tail, Type: "linear", Params: d.lower.Number.String() + " 0"},
+	}
+	if d.upper, err = makeDevice(c, name+"-shown", dmUUID(lv)+upperSuffix, d.table...); err != nil {
+		return nil, errors.Join(err, removeLower(c, d.lower))
+	}
+	return d, nil
+}
+
+// makeDevice makes a device, read-only, that udev leaves alone.
+func makeDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
+	d, err := c.Create(name, uuid)
+	if err != nil {
+		return d, err
+	}
+	if err = c.Load(d.Number, table, true); err == nil {
+		err = c.Resume(d.Number, dm.Alone)
+	}
+	if err != nil {
+		return d, errors.Join(err, c.Remove(d.Number, dm.Alone))
+	}
+	return d, nil
+}
+
+// unchanged makes sure that the device that is mounted is still what it was made.
+func (d *devices) unchanged(c *dm.Control) error {
+	table, err := c.Table(d.upper.Number)
+	if err != nil || !slices.Equal(table, d.table) {
+		return errors.Join(errors.New("somebody has changed its device"), err)
+	}
+	return nil
+}
+
+// cut cuts those off who still read, by an error.
+func cut(c *dm.Control, upper dm.Device) error {
+	table, err := c.Table(upper.Number)
+	if err != nil {
+		return err
+	}
+	if len(table) == 1 && table[0].Type == "error" {
+		return nil
+	}
+	if err := c.Load(upper.Number, []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true); err != nil {
+		return err
+	}
+	return c.Resume(upper.Number, dm.Alone)
+}
+
+// remove removes both. The upper one stays until nobody has it open any more.
+func (d *devices) remove(c *dm.Control) error {
+	if err := removeUpper(c, d.upper); err != nil {
+		return err
+	}
+	return removeLower(c, d.lower)
+}
+
+// removeUpper does so, and lets go of what is below.
+func removeUpper(c *dm.Control, upper dm.Device) error {
+	err := c.Remove(upper.Number, dm.Alone)
+	if err == nil || errors.Is(err, dm.ErrNone) {
+		return nil
+	}
+	if !errors.Is(err, dm.ErrInUse) {
+		return err
+	}
+	if err := cut(c, upper); err != nil {
+		return err
+	}
+	if err := c.RemoveLater(upper.Number, dm.Alone); err != nil && !errors.Is(err, dm.ErrNone) {
+		return err
+	}
+	return nil
+}
+
+// removeLower waits a little for who looks at all devices, such as udev.
+func removeLower(c *dm.Control, lower dm.Device) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := c.Remove(lower.Number, dm.Alone)
+		if err == nil || errors.Is(err, dm.ErrNone) {
+			return nil
+		}
+		if !errors.Is(err, dm.ErrInUse) || time.Now().After(end) {
+			return err
+		}
+	}
+}

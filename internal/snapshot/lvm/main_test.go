@@ -1,0 +1,13 @@
+package lvm
+
+import (
+	"os"
+	"testing"
+
+	"stillpoint/internal/guard"
+)
+
+func TestMain(m *testing.M) {
+	guard.Main()
+	os.Exit(m.Run())
+}

@@ -1,0 +1,96 @@
+package lvm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/dm"
+)
+
+// A pool is a thin pool as device-mapper sees it, whatever LVM has made it of.
+type pool struct {
+	number         dm.Number
+	block          uint64 // bytes
+	used, all      uint64 // blocks
+	metaUsed, meta uint64
+	trouble        string // what is wrong with it
+}
+
+// poolState asks a pool how full it is. It reads no disk and waits for nothing.
+func poolState(c *dm.Control, n dm.Number) (pool, error) {
+	p := pool{number: n}
+	table, err := c.Table(n)
+	if err != nil {
+		return p, err
+	}
+	state, err := c.State(n)
+	if err != nil {
+		return p, err
+	}
+	if len(table) != 1 || len(state) != 1 || table[0].Type != "thin-pool" {
+		return p, fmt.Errorf("%s is not a thin pool", n)
+	}
+	// thin-pool METADATA DATA BLOCK-IN-SECTORS …
+	f := strings.Fields(table[0].Params)
+	if len(f) < 3 {
+		return p, fmt.Errorf("the table of the thin pool %s is %q", n, table[0].Params)
+	}
+	if p.block, err = strconv.ParseUint(f[2], 10, 64); err != nil {
+		return p, err
+	}
+	p.block *= 512
+	return p, p.read(state[0].Params)
+}
+
+// read takes the state: TRANSACTION USED/ALL USED/ALL ROOT MODE …, of metadata and
+// data (thin-provisioning.rst), or the one word Fail.
+func (p *pool) read(state string) error {
+	f := strings.Fields(state)
+	if len(f) == 1 {
+		p.trouble = "it says " + f[0]
+		return nil
+	}
+	if len(f) < 5 {
+		return fmt.Errorf("the thin pool %s says %q", p.number, state)
+	}
+	if _, err := fmt.Sscanf(f[1]+" "+f[2], "%d/%d %d/%d", &p.metaUsed, &p.meta, &p.used, &p.all); err != nil {
+		return fmt.Errorf("the thin pool %s says %q: %w", p.number, state, err)
+	}
+	switch {
+	case f[4] == "ro":
+		p.trouble = "it is read-only"
+	case f[4] == "out_of_data_space":
+		p.trouble = "it is full"
+	case strings.Contains(state, "needs_check"):
+		p.trouble = "its metadata need a check"
+	}
+	return nil
+}
+
+// How much of a pool a snapshot must leave free, for the volumes that live in it.
+const (
+	dataReserve     = 3    // percent
+	dataReserveMost = 8e9  // bytes, of a large pool
+	metaReserve     = 6    // percent
+	metaReserveMost = 64e6 // bytes
+	metaBlock       = 4096
+)
+
+// roomy is nil while there is so many times the reserve in a pool.
+func (p pool) roomy(name string, times uint64) error {
+	if p.trouble != "" {
+		return problem.Newf(problem.PoolFull, name, "no snapshot is taken in this thin pool: %s", p.trouble)
+	}
+	data, meta := (p.all-p.used)*p.block, (p.meta-p.metaUsed)*metaBlock
+	if need := times * min(p.all*p.block/100*dataReserve, dataReserveMost); data < need {
+		return problem.Newf(problem.PoolFull, name, "the thin pool has %d MiB left of %d, and %d are to stay free for the volumes in it",
+			data>>20, p.all*p.block>>20, need>>20)
+	}
+	if need := times * min(p.meta*metaBlock/100*metaReserve, metaReserveMost); meta < need {
+		return problem.Newf(problem.PoolFull, name, "the metadata of the thin pool have %d KiB left of %d, and %d are to stay free for the volumes in it",
+			meta>>10, p.meta*metaBlock>>10, need>>10)
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+package lvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/frozen"
+	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/volume"
+)
+
+// A set is the snapshots of one Prepare, from there to the last Release.
+type set struct {
+	id      string
+	console *console
+	control *dm.Control
+	targets []*target
+	hold    *frozen.Hold
+	watch   *watcher
+
+	busy    chan struct{} // held by the call that changes the set
+	state   state
+	aborted atomic.Bool // Abort was called
+
+	activation sync.Once
+
+	mu      sync.Mutex
+	held    bool // Hold has begun to freeze
+	resumed bool // and Resume has ended it
+}
+
+// state is how far a set has come.
+type state int
+
+const (
+	prepared state = iota
+	taken
+	failed
+	over // nothing is left
+)
+
+// A target is one of the set's.
+type target struct {
+	set    *set
+	index  int
+	volume volume.Volume
+	origin origin
+	root   *os.File // of the file system, until it was resumed
+	place  *place   // nil until it is made
+
+	mu sync.Mutex
+	snap
+}
+
+// Prepare makes the places for the snapshots.
+func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !validID(id) || len(ts) == 0 {
+		return nil, fmt.Errorf("set %q of %d targets: not a set", id, len(ts))
+	}
+	for _, t := range ts {
+		if err := candidate(t.Volume); err != nil {
+			return nil, err
+		}
+	}
+	c, err := open(ts[0].Volume)
+	if err != nil {
+		return nil, err
+	}
+	s := &set{id: id, console: p.console, control: c, busy: make(chan struct{}, 1)}
+	if err := s.prepare(ctx, ts); err != nil {
+		err = errors.Join(err, s.undo(context.WithoutCancel(ctx)))
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
+	for i, one := range ts { // before LVM is asked, which might read what is suspended
+		t := &target{set: s, index: i, volume: one.Volume}
+		var err error
+		if t.origin, err = find(s.control, one.Volume); err != nil {
+			return err
+		}
+		s.targets = append(s.targets, t)
+	}
+	lvs, err := s.console.list(ctx)
+	if err != nil {
+		return fmt.Errorf("ask LVM what there is: %w", err)
+	}
+	if err := s.unused(lvs); err != nil {
+		return err
+	}
+	for _, t := range s.targets {
+		if err := t.origin.known(t.volume, lvs); err != nil {
+			return err
+		}
+		if err := t.origin.pool.roomy(t.poolName(), 2); err != nil {
+			return err
+		}
+		if t.root, err = openRoot(t.volume); err != nil {
+			return err
+		}
+	}
+	if err := s.makePlaces(ctx); err != nil {
+		return err
+	}
+	return s.makeHold(ctx)
+}
+
+// makeHold starts what is to freeze the file systems, and writes what is dirty.
+func (s *set) makeHold(ctx context.Context) (err error) {
+	var all []frozen.System
+	for _, t := range s.targets {
+		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID), Depth: depth(t, s.targets)})
+	}
+	if s.hold, err = frozen.New(all); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
+	if err := s.hold.Sync(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
+	return ctx.Err()
+}
+
+// unused makes sure that there is no set of this id.
+func (s *set) unused(lvs []logical) error {
+	for _, lv := range lvs {
+		if c, ours := lv.read(); ours && c.set == s.id || strings.HasPrefix(lv.Name, namePrefix+s.id+"-") {
+			return problem.Newf(problem.Busy, s.id, "a set of this id exists: %s", lv.full())
+		}
+	}
+	return nil
+}
+
+func validID(id string) bool {
+	return id != "" && len(id) <= 32 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
+}
+
+// openRoot opens a directory of a volume's file system.
+func openRoot(v volume.Volume) (*os.File, error) {
+	var why error
+	for _, m := range v.Mounts {
+		if m.Hidden || m.Deleted {
+			continue
+		}
+		f, err := openOn(m.Point, v.Device)
+		if err == nil {
+			return f, nil
+		}
+		why = errors.Join(why, err)
+	}
+	return nil, problem.New(problem.VolumeLost, string(v.ID), errors.Join(errors.New("none of its mounts can be opened"), why))
+}
+
+// depth is how many targets carry t, by images of disks that lie in them.
+func depth(t *target, all []*target) int {
+	n := 0
+	for _, d := range t.volume.Stack {
+		for _, o := range all {
+			if o != t && d.File != "" && carries(o.volume, d.File) {
+				n = max(n, 1+depth(o, without(all, t)))
+			}
+		}
+	}
+	return n
+}
+
+func carries(v volume.Volume, path string) bool {
+	for _, m := range v.Mounts {
+		if strings.HasPrefix(path, strings.TrimSuffix(m.Point, "/")+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func without(all []*target, t *target) []*target {
+	var rest []*target
+	for _, o := range all {
+		if o != t {
+			rest = append(rest, o)
+		}
+	}
+	return rest
+}
+
+// undo removes everything of the set, however far it came.
+func (s *set) undo(ctx context.Context) error {
+	errs := []error{s.thaw()}
+	for _, t := range s.targets {
+		t.mu.Lock()
+		errs = append(errs, t.remove(ctx))
+		t.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// thaw lets writers go on, and gives back what was needed to hold them.
+func (s *set) thaw() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.hold != nil {
+		err = s.hold.Close()
+	}
+	for _, t := range s.targets {
+		if t.root != nil {
+			t.root.Close()
+			t.root = nil
+		}
+	}
+	return err
+}
+
+// close gives back what ends with the process anyway.
+func (s *set) close() {
+	s.state = over
+	_ = s.thaw()
+	s.watch.stop()
+	_ = s.control.Close()
+}
