@@ -49,7 +49,7 @@ func newRigWith(t *testing.T, o vm.Options, tags string) *rig {
 	}
 	files = append(files, vm.File{Path: "/usr/local/bin/stillpoint", From: dir + "/stillpoint"})
 	files = append(files, vm.Unit("../../packaging/stillpoint-agent.service", "sysinit.target")...)
-	o.Files = files
+	o.Files = append(o.Files, files...)
 	m, err := im.New(ctx, dir, o)
 	if err != nil {
 		t.Fatal(err)
