@@ -22,12 +22,13 @@ test: packages ## run all tests; as root, on scratch loop devices; some ten minu
 	$(GO) test -p 1 -timeout 20m ./... # one package at a time: what one test leaves, clean-up in another would find
 
 VM ?= .
+VM_INSIDE ?= .
 VM_KERNELS ?= bookworm trixie backports
 ZFS ?= .
-test-vm: ## run the tests in virtual machines, VM=PATTERN some of them: /, systemd, power cuts; packages on VM_KERNELS
+test-vm: ## run the tests in virtual machines: VM=PATTERN of power cuts, / and systemd, VM_INSIDE=PATTERN of packages on VM_KERNELS
 	./test/packages vm
-	$(GO) test -tags vm -count=1 -timeout 60m -v -run '$(VM)' ./test/vm
-	./test/vm/matrix $(VM_KERNELS)
+	$(GO) test -tags vm -count=1 -timeout 120m -v -run '$(VM)' ./test/vm
+	./test/vm/matrix '$(VM_INSIDE)' $(VM_KERNELS)
 
 test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it builds the module, ten minutes the first time; ZFS=PATTERN some of them
 	./test/packages vm

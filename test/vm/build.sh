@@ -57,10 +57,17 @@ mkdir -p "$work/boot"
 hook >"$work/hook"
 chmod +x "$work/hook"
 
-mmdebstrap --variant=apt --format=tar \
-	--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-	--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' --aptopt='Apt::Install-Recommends "false"' \
-	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+install() {
+	mmdebstrap --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+		--aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Languages "none"' --aptopt='Apt::Install-Recommends "false"' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' "$@"
+}
+
+# QEMU, of which this host's may be too old: before 8.1 it could run code of the kernel that
+# another processor had just replaced, the more likely the busier the host is.
+install --variant=extract --format=directory --include=qemu-system-x86 "$suite" "$to/qemu" "deb $mirror $suite main"
+
+install --variant=apt --format=tar \
 	--dpkgopt=force-unsafe-io --dpkgopt=force-confold \
 	--essential-hook='mkdir -p "$1/etc/initramfs-tools"; printf "update_initramfs=no\n" >"$1/etc/initramfs-tools/update-initramfs.conf"' \
 	--include="initramfs-tools,systemd-sysv,udev,kmod,lz4,mount,procps,util-linux,$tools" \

@@ -41,7 +41,7 @@ type Image struct {
 // OpenImage returns the image for this version of the scripts, which it makes
 // first if there is none. Until it is closed it stays; others may have it, too.
 func OpenImage(ctx context.Context) (*Image, error) {
-	for _, program := range []string{"qemu-system-x86_64", "mmdebstrap", "unshare", "mkfs.ext4", "mkfs.xfs"} {
+	for _, program := range []string{"mmdebstrap", "unshare", "mkfs.ext4", "mkfs.xfs"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("%w: test/packages vm installs it", err)
 		}
@@ -153,6 +153,16 @@ func tail(text []byte) string {
 		text = text[len(text)-most:]
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// qemu is the command of the image's own QEMU, with its own libraries.
+func (im *Image) qemu() []string {
+	usr := filepath.Join(im.dir, "qemu", "usr")
+	libraries := filepath.Join(usr, "lib", "x86_64-linux-gnu")
+	return []string{
+		filepath.Join(libraries, "ld-linux-x86-64.so.2"), "--library-path", libraries, "--argv0", "qemu-system-x86_64",
+		filepath.Join(usr, "bin", "qemu-system-x86_64"), "-L", filepath.Join(usr, "share", "qemu"), "-L", filepath.Join(usr, "share", "seabios"),
+	}
 }
 
 // lock opens a file, marks it as used now, and waits for the lock on it, which ends

@@ -143,7 +143,7 @@ func (m *Machine) Start(ctx context.Context) error {
 	}
 	defer console.Close()
 	// The host's own work comes first.
-	m.qemu = exec.Command("nice", append([]string{"-n", "5", "qemu-system-x86_64"}, m.arguments(socket)...)...)
+	m.qemu = exec.Command("nice", slices.Concat([]string{"-n", "5"}, m.image.qemu(), m.arguments(socket))...)
 	m.qemu.Stdout, m.qemu.Stderr = console, console
 	m.qemu.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := m.qemu.Start(); err != nil {
@@ -157,19 +157,23 @@ func (m *Machine) Start(ctx context.Context) error {
 	return nil
 }
 
+// patience are settings for a host that is busy: the driver of our port comes first, what
+// the machine has and nothing uses gets none, and a device may come late.
+const patience = "modules_load=virtio_console modprobe.blacklist=ata_piix,powernow_k8,pcspkr,psmouse systemd.default_device_timeout_sec=600"
+
 // arguments are those of QEMU. There is no acceleration: the same everywhere
 // tells more than fast somewhere. What the guest has written to its disk is in
 // this machine's page cache, where a cut of its power loses nothing of it.
 func (m *Machine) arguments(socket string) []string {
 	args := []string{
 		"-name", "stillpoint-test-vm",
-		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max", "-smp", "2", "-m", strconv.Itoa(m.o.Memory),
+		"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,la57=off,svm=off", "-smp", "2", "-m", strconv.Itoa(m.o.Memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none",
 		"-device", "virtio-rng-pci",
 		"-chardev", "socket,id=port,server=on,wait=off,path=" + socket,
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=" + wire.Port,
 		"-kernel", filepath.Join(m.image.dir, "kernel-"+m.o.Kernel), "-initrd", filepath.Join(m.image.dir, "initrd-"+m.o.Kernel),
-		"-append", "root=LABEL=root ro console=ttyS0 panic=-1 net.ifnames=0",
+		"-append", "root=LABEL=root ro console=ttyS0 panic=-1 net.ifnames=0 " + patience,
 	}
 	for i := range m.o.Disks + 1 {
 		serial := "root"

@@ -13,6 +13,9 @@ import (
 // volumes are where those of TestPowerCut are mounted.
 const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
 
+// backup backs them up. Originals of an encrypted volume go only to a place that was named.
+const backup = "stillpoint backup --cache-dir /var/tmp " + volumes
+
 // layoutScript makes them so that they come back at each boot: a table of
 // device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM.
 const layoutScript = `set -e
@@ -52,7 +55,7 @@ make() {
 	mount /srv/$1 2>/dev/null || { systemctl daemon-reload; mount /srv/$1; }
 	head -c 2000000 /dev/urandom >/srv/$1/blob
 	mkdir /srv/$1/etc
-	cp /etc/*.conf /srv/$1/etc
+	cp /etc/passwd /etc/group /etc/fstab /srv/$1/etc
 }
 make plain ext4 /dev/mapper/plain
 make linear ext4 /dev/vg/linear
@@ -62,14 +65,25 @@ make crypt ext4 /dev/mapper/crypt
 sync
 `
 
-// showDevices shows what is on which block device and where it is mounted, with the
-// tables of device-mapper, but not how many of a thin pool's blocks are used.
-const showDevices = `set -e
+// showMounts shows what is on which block device and where it is mounted.
+const showMounts = `set -e
+udevadm settle --timeout=60
 for dir in ` + volumes + `; do findmnt --noheadings --raw --output TARGET,SOURCE,FSTYPE,UUID $dir; done
-lsblk --noheadings --raw --output NAME,TYPE,FSTYPE,UUID,MOUNTPOINTS --exclude 7 | sort -u
+lsblk --noheadings --raw --output NAME,TYPE,FSTYPE,UUID,MOUNTPOINTS --exclude 7 | sort -u`
+
+// showDevices shows what there is below that, and loop devices.
+const showDevices = `set -e
 losetup --noheadings --raw --output NAME,BACK-FILE
 dmsetup info --columns --noheadings --options name,uuid,suspended,readonly | sort
 lvs --all --noheadings --options lv_full_name,lv_uuid,lv_size,lv_tags | sort`
+
+// reached waits until a backup is at the step at which it is to be stopped.
+const reached = `i=0
+until test -e /run/reached; do
+	i=$((i + 1))
+	test $((i % 100)) != 0 || systemctl is-active -q backup || { echo "the backup has ended before" >&2; exit 1; }
+	sleep 0.02
+done`
 
 // whole looks at the file systems themselves, which nobody may have mounted then.
 const whole = `set -e

@@ -19,7 +19,7 @@ const (
 	sure  = slots / 2   // newest records whose slots cannot be half overwritten
 	leaf  = "record.%d" // the name of such a file
 	book  = "ledger"    // the file that all records are appended to
-	rest  = 5 * time.Millisecond
+	rest  = 20 * time.Millisecond
 )
 
 // ledger writes numbered records in each folder, and says of each that it is safe
