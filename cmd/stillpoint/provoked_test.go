@@ -22,7 +22,7 @@ var unprovoked = map[problem.Code]string{
 	problem.Uncatalogued:    "a run that ends with it is a failed test",
 	problem.VolumeEFI:       "a FAT file system, which the kernel of the tests does not know",
 	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not",
-	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; test/vm provokes it",
+	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; internal/snapshot/dm provokes it in a virtual machine",
 }
 
 // provoked runs all tests, and then compares the codes that runs of the program
