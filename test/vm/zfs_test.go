@@ -86,7 +86,7 @@ func (r *rig) zfsKilled() {
 func (r *rig) zfsWithBtrfs() {
 	r.must("mkfs.btrfs -q /dev/disk/by-id/virtio-scratch1 && mkdir /srv/btrfs && mount /dev/disk/by-id/virtio-scratch1 /srv/btrfs && cp -a /etc /srv/btrfs")
 	res := r.try("stillpoint backup /tank /srv/btrfs --require one-instant")
-	if res.Code == 0 || !strings.Contains(res.Err, "not-one-instant") {
+	if res.Code == 0 || !strings.Contains(res.Out, "not-one-instant") {
 		r.Errorf("ended with %d\n%s%s", res.Code, res.Out, res.Err)
 	}
 	out := r.mustWithin(6*time.Minute, "stillpoint backup /tank/busy /srv/btrfs")
@@ -104,8 +104,8 @@ echo 1 >"$(readlink -f "/sys/block/${disk##*/}/device/..")/remove"
 	r.soon("zpool list -H -o health tank | grep -q SUSPENDED")
 	began := time.Now()
 	res := r.try("stillpoint backup /tank")
-	if res.Code == 0 || !strings.Contains(res.Err, "zfs-stuck") {
+	if res.Code == 0 || !strings.Contains(res.Out+res.Err, "zfs-stuck") {
 		r.Errorf("ended with %d\n%s%s", res.Code, res.Out, res.Err)
 	}
-	r.Logf("refused in %s:\n%s", time.Since(began).Round(time.Second), res.Err)
+	r.Logf("refused in %s:\n%s", time.Since(began).Round(time.Second), res.Out+res.Err)
 }
