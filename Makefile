@@ -3,7 +3,7 @@ GO      ?= go
 RELEASE ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  = -s -w -X main.release=$(RELEASE)
 
-.PHONY: help build demo test test-vm test-zfs test-others lint race race-all bench bench-cow bench-sets soak clean packages
+.PHONY: help build demo test test-vm test-zfs test-others lint race race-all bench bench-cow bench-sets bench-providers soak clean packages
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,11 @@ bench-cow: ## measure snapshots of plain volumes against none, side by side; as 
 bench-sets: ## measure how long writers and applications wait for sets of volumes, beside fsfreeze; as root, some five minutes
 	./test/packages bench
 	$(GO) test -tags bench -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/sets
+
+bench-providers: ## measure providers of device-mapper, LVM and btrfs side by side in a virtual machine; some ten minutes
+	./test/packages vm
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(GO) build -o "$$dir/inside" ./test/vm/inside && \
+	CGO_ENABLED=0 $(GO) test -tags bench -exec "$$dir/inside" -count=1 -timeout 60m -v -run '^TestBench$$' ./bench/providers
 
 clean: ## remove what was built
 	rm -f stillpoint
