@@ -106,6 +106,9 @@ func makePlan(ctx context.Context, t *volume.Table, providers []snapshot.Provide
 		p.sources = append(p.sources, s)
 		p.leftOut = slices.DeleteFunc(p.leftOut, func(l leftOut) bool { return l.path == path })
 	}
+	if err := p.together(ctx, providers, o); err != nil {
+		return nil, err
+	}
 	return p, p.heeded(o, rules)
 }
 
