@@ -24,7 +24,7 @@ var unprovoked = map[problem.Code]string{
 	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not",
 	problem.ZFSStuck:        "ZFS, whose module the kernel of the tests has not",
 	problem.LVMStuck:        "LVM, too; internal/snapshot/lvm provokes it",
-	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; test/vm provokes it",
+	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; internal/snapshot/dm provokes it in a virtual machine",
 }
 
 // provoked runs all tests, and then compares the codes that runs of the program

@@ -44,6 +44,8 @@ func TestKernel(t *testing.T) {
 	healthy(t, look(t, Kernel(of("5.10.0", "debian"), Subject{Paths: []string{"/"}, Volumes: []volume.Volume{{FSType: "btrfs"}}}, nil)))
 	taken := map[volume.ID]Choice{plain.Volumes[0].ID: {Provider: fake.New(t.TempDir(), fake.Options{})}}
 	healthy(t, look(t, Kernel(of("6.1.0", "debian"), plain, taken)))
+	hindered := map[volume.ID]Choice{plain.Volumes[0].ID: {Err: problem.New(problem.DeviceSuspended, "", nil)}}
+	healthy(t, look(t, Kernel(of("6.1.0", "debian"), plain, hindered)))
 	says(t, look(t, Kernel(of("odd", "debian"), plain, nil)), Unknown, problem.LookFailed)
 }
 

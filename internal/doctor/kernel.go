@@ -22,7 +22,9 @@ func Kernel(h Host, s Subject, choices map[volume.ID]Choice) Check {
 		}
 		var plain []string
 		for _, v := range s.Volumes {
-			if slices.Contains([]string{"ext4", "xfs"}, v.FSType) && choices[v.ID].Provider == nil {
+			c := choices[v.ID]
+			hindered := c.Err != nil && problem.CodeOf(c.Err) != problem.NoProvider // by something else than the kernel
+			if slices.Contains([]string{"ext4", "xfs"}, v.FSType) && c.Provider == nil && !hindered {
 				plain = append(plain, at(v))
 			}
 		}

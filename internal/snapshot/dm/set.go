@@ -55,6 +55,13 @@ func (s *set) Hold(ctx context.Context) error {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
+	// What is dirty is written before anybody waits, twice because the first time may
+	// take long.
+	for range 2 {
+		if err := s.hold.Sync(); err != nil {
+			return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
+		}
+	}
 	if err := s.hold.Suspend(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
