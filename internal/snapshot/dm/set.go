@@ -55,17 +55,40 @@ func (s *set) Hold(ctx context.Context) error {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
-	// What is dirty is written before anybody waits, twice because the first time may
-	// take long.
-	for range 2 {
-		if err := s.hold.Sync(); err != nil {
-			return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
-		}
+	if err := s.writeAhead(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
 	if err := s.hold.Suspend(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
 	return nil
+}
+
+// ahead is how long applications may be at rest for what writeAhead writes.
+const ahead = time.Second
+
+// writeAhead writes what is dirty before anybody waits for that, twice because the
+// first time may take long. What a disk that has too much to do has not written when
+// the time is over, the freeze writes.
+func (s *set) writeAhead(ctx context.Context) error {
+	done, hold := make(chan error, 1), s.hold
+	go func() {
+		err := hold.Sync()
+		if err == nil {
+			err = hold.Sync()
+		}
+		done <- err
+	}()
+	timer := time.NewTimer(ahead)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // Commit makes the kernel keep originals from now on.
