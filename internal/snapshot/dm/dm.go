@@ -15,6 +15,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/device"
 	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/sys/loop"
 	"stillpoint/internal/volume"
 )
 
@@ -132,6 +133,9 @@ func (p *Provider) door() (*dm.Control, error) {
 			return nil, err
 		}
 		p.control = c
+	}
+	if _, err := os.Stat(loop.Control); err != nil {
+		return nil, fmt.Errorf("the kernel has no loop devices: %w", err)
 	}
 	if err := p.control.Has("snapshot"); err != nil {
 		return nil, fmt.Errorf("the kernel's module dm-snapshot is not there: %w", err)

@@ -38,7 +38,7 @@ func (s *set) Suspends() bool { return true }
 
 // Ready writes what is dirty, so that Hold finds little of it.
 func (s *set) Ready(ctx context.Context) error {
-	if err := s.hold.Sync(); err != nil {
+	if err := s.write(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("make ready: %w", err))
 	}
 	return ctx.Err()
@@ -71,23 +71,28 @@ const ahead = time.Second
 // first time may take long. What a disk that has too much to do has not written when
 // the time is over, the freeze writes.
 func (s *set) writeAhead(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, ahead)
+	defer cancel()
+	err := s.write(limited)
+	if err == nil {
+		err = s.write(limited)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// write writes what is dirty. It waits no longer than the context lets it, for the
+// kernel waits as long as a disk does.
+func (s *set) write(ctx context.Context) error {
 	done, hold := make(chan error, 1), s.hold
-	go func() {
-		err := hold.Sync()
-		if err == nil {
-			err = hold.Sync()
-		}
-		done <- err
-	}()
-	timer := time.NewTimer(ahead)
-	defer timer.Stop()
+	go func() { done <- hold.Sync() }()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 

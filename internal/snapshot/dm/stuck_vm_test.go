@@ -182,7 +182,7 @@ func TestLoadedByAnother(t *testing.T) {
 	// Nor is it taken away when a snapshot ends, which then waits for that.
 	s := r.take()
 	r.must(c.Load(number, other, false))
-	if err := s.Release(t.Context()); problem.CodeOf(err) != problem.ReleaseFailed {
+	if err := s.Release(t.Context()); problem.CodeOf(err) != problem.Busy {
 		t.Errorf("released: %v", err)
 	}
 	if is, err := c.Waiting(number); err != nil || !slices.Equal(is, other) {
