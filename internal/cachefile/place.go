@@ -17,6 +17,8 @@ type Rules struct {
 	Initial    Size    // reserved before anything is captured; by default Least
 	Maximum    Size    // of each file; the default is in the comment of Place
 	Memory     int64   // bytes of each file that may wait to be written; 0 stands for 128 MiB
+
+	Against map[volume.ID]string // volumes that the provider cannot use, and why
 }
 
 // Named is a directory that the administrator named.
@@ -205,6 +207,9 @@ func (h *host) judge(p place, r Rules) Candidate {
 	}
 	if p.v.ReadOnly {
 		con("read-only")
+	}
+	if why := r.Against[p.v.ID]; why != "" {
+		con("%s", why)
 	}
 	if p.v.Kind == volume.Local && !unnamedFiles[p.v.FSType] && !p.named {
 		con("%s has no files without a name", p.v.FSType)

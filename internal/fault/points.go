@@ -56,6 +56,7 @@ var DM = []string{
 	"dm:laid",
 	"dm:store-made",
 	"dm:snapshot-loaded",
+	"dm:table-loaded",
 	"dm:origin-asks",
 	"dm:captured",
 	"dm:shown",

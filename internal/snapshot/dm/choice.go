@@ -3,10 +3,8 @@ package dm
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"stillpoint/internal/cachefile"
 	"stillpoint/internal/problem"
@@ -92,43 +90,6 @@ func (p *Provider) places(ctx context.Context, v volume.Volume, r cachefile.Rule
 		all = append(all, place)
 	}
 	return all, err
-}
-
-// place finds the place for the cache files of a set: in dir, if that is named.
-// A volume of which there is a snapshot is none: to keep the original of what is
-// written to its cache file, for each snapshot of the other, would have no end. Nor
-// is there a snapshot of one that carries a cache file.
-func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.Rules, dir string) (cachefile.Placement, []cachefile.Candidate, error) {
-	t, err := p.host(ctx)
-	if err != nil {
-		return cachefile.Placement{}, nil, fmt.Errorf("look for a place for the cache file: %w", err)
-	}
-	asked, carrying, err := p.entangled()
-	if err != nil {
-		return cachefile.Placement{}, nil, err
-	}
-	for _, v := range set {
-		if carrying[v.Device] {
-			return cachefile.Placement{}, nil, problem.Newf(problem.Busy, v.Mounts[0].Point, "the cache file of another snapshot lies on it")
-		}
-	}
-	if dir != "" {
-		n, err := cachefile.Name(t, dir)
-		if err != nil {
-			return cachefile.Placement{}, nil, problem.New(problem.CacheNowhere, dir, err)
-		}
-		if err := syscall.Access(dir, 0); err != nil {
-			return cachefile.Placement{}, nil, problem.New(problem.CacheNowhere, dir, err)
-		}
-		r.Named = []cachefile.Named{n}
-	}
-	all := t.Volumes()
-	for i := range all {
-		if asked[all[i].Device] {
-			all[i].ReadOnly = true
-		}
-	}
-	return cachefile.Place(r, set, all)
 }
 
 var (

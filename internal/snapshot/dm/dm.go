@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"stillpoint/internal/cachefile"
@@ -14,6 +15,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/device"
 	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/sys/loop"
 	"stillpoint/internal/volume"
 )
 
@@ -100,6 +102,8 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
 	case v.ReadOnly:
 		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
+	case slices.ContainsFunc(v.Options, isElsewhere):
+		return none("a part of it lies on another device (%s)", strings.Join(v.Options, ","))
 	case v.Stack[0].Number != v.Device:
 		return none("it is mounted from %s, and lies on %s", v.Device, v.Stack[0].Number)
 	}
@@ -108,6 +112,12 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", err)
 	}
 	return n, nil
+}
+
+// isElsewhere tells whether an option of XFS names a device for the log or for
+// files: a mount of the snapshot would need that, too.
+func isElsewhere(option string) bool {
+	return strings.HasPrefix(option, "logdev=") || strings.HasPrefix(option, "rtdev=")
 }
 
 // door opens the way to the kernel's device-mapper, once.
@@ -123,6 +133,9 @@ func (p *Provider) door() (*dm.Control, error) {
 			return nil, err
 		}
 		p.control = c
+	}
+	if _, err := os.Stat(loop.Control); err != nil {
+		return nil, fmt.Errorf("the kernel has no loop devices: %w", err)
 	}
 	if err := p.control.Has("snapshot"); err != nil {
 		return nil, fmt.Errorf("the kernel's module dm-snapshot is not there: %w", err)

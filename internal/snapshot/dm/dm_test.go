@@ -101,6 +101,7 @@ func TestNearest(t *testing.T) {
 		"several":   {change(func(v *volume.Volume) { v.Stack[1].Level = 0 }), problem.NoProvider},
 		"read-only": {change(func(v *volume.Volume) { v.ReadOnly = true }), problem.VolumeReadOnly},
 		"other":     {change(func(v *volume.Volume) { v.Device = "0:33" }), problem.NoProvider},
+		"its log":   {change(func(v *volume.Volume) { v.FSType, v.Options = "xfs", []string{"rw", "logdev=/dev/sdb1"} }), problem.NoProvider},
 	} {
 		if _, err := nearest(c.v); problem.CodeOf(err) != c.code {
 			t.Errorf("%s: %v", name, err)
@@ -140,5 +141,24 @@ func TestNone(t *testing.T) {
 	}
 	if left, err := p.Leftovers(t.Context()); len(left) > 0 || err != nil {
 		t.Errorf("leftovers: %v, %v", left, err)
+	}
+}
+
+// What would fill the thin pool of the set, or what has a snapshot, is no place.
+func TestAgainst(t *testing.T) {
+	on := func(id volume.ID, number string, pools ...string) volume.Volume {
+		v := volume.Volume{ID: id, Device: number, Stack: []volume.Device{{Number: number, DMName: "vg-" + string(id)}}}
+		for _, p := range pools {
+			v.Stack = append(v.Stack, volume.Device{Number: p, DMName: "vg-pool-tpool", Level: 1})
+		}
+		return v
+	}
+	set := []volume.Volume{on("set", "253:5", "253:2")}
+	all := append(set, on("same", "253:6", "253:2"), on("other", "253:7", "253:9"), on("none", "253:8"), on("asked", "253:10"))
+	why := against(set, all, map[string]bool{"253:10": true})
+	for id, want := range map[volume.ID]string{"same": "thin pool", "asked": "snapshot", "other": "", "none": ""} {
+		if got := why[id]; want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q", id, got)
+		}
 	}
 }

@@ -26,7 +26,7 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	var all []found
 	var left []snapshot.Snapshot
 	// Not while somebody lays them, when a device has no snapshot yet.
-	err = locked(ctx, c, nil, func() (err error) {
+	err = locked(ctx, func() (err error) {
 		all, err = devices(c)
 		return err
 	})
@@ -127,7 +127,7 @@ func (l *leftover) Release(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := locked(ctx, l.control, []dm.Number{l.tag.origin}, func() error {
+	err := allLocked(ctx, l.control, l.tag.origin, func() error {
 		if l.tag.kind != kindReal {
 			return release(l.control, l.tag)
 		}

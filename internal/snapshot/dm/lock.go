@@ -57,11 +57,8 @@ const lvmLocks = "/run/lock/lvm"
 
 // lockVolumeGroup keeps the commands of LVM from the volume group of a logical
 // volume, so that none of them changes its table between our look at that and our
-// exchange. It is nil for what is none.
+// exchange.
 func lockVolumeGroup(ctx context.Context, d dm.Device) (*lock, error) {
-	if !strings.HasPrefix(d.UUID, "LVM-") {
-		return nil, nil
-	}
 	if _, err := os.Stat(lvmLocks); err != nil {
 		return nil, nil // no command has run since the boot that would take it
 	}
@@ -73,6 +70,10 @@ func lockVolumeGroup(ctx context.Context, d dm.Device) (*lock, error) {
 	l.remove = true
 	return l, nil
 }
+
+// isLogical tells whether a device is a logical volume: others may have names like
+// those, such as LUKS with "data-crypt".
+func isLogical(d dm.Device) bool { return strings.HasPrefix(d.UUID, "LVM-") }
 
 // volumeGroup is the first part of a name such as "my--group-volume": a hyphen
 // within a part is doubled (dm_build_dm_name in libdm).
@@ -111,4 +112,42 @@ func isAt(f *os.File, name string) bool {
 	there, err := os.Stat(name)
 	here, herr := f.Stat()
 	return err == nil && herr == nil && os.SameFile(there, here)
+}
+
+// locked does something while no other process of ours lays or takes away.
+func locked(ctx context.Context, do func() error) error {
+	l, err := lockOrigins(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	return do()
+}
+
+// groupsLocked does something to origins while no command of LVM changes them. Our
+// lock is held.
+func groupsLocked(ctx context.Context, c *dm.Control, numbers []dm.Number, do func() error) error {
+	held := map[string]bool{}
+	for _, n := range numbers {
+		d, err := c.Status(n)
+		if err != nil {
+			continue // whoever needs it finds out
+		}
+		group := volumeGroup(d.Name)
+		if !isLogical(d) || held[group] {
+			continue
+		}
+		g, err := lockVolumeGroup(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer g.release()
+		held[group] = true
+	}
+	return do()
+}
+
+// allLocked does something to an origin under all locks that it needs.
+func allLocked(ctx context.Context, c *dm.Control, n dm.Number, do func() error) error {
+	return locked(ctx, func() error { return groupsLocked(ctx, c, []dm.Number{n}, do) })
 }

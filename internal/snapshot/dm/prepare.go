@@ -34,10 +34,6 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 		}
 		vs = append(vs, t.Volume)
 	}
-	place, _, err := p.place(ctx, vs, r, dir)
-	if err != nil {
-		return nil, err
-	}
 	s := &set{p: p, id: id, control: p.control}
 	defer func() {
 		if err != nil {
@@ -47,21 +43,38 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	if err := s.open(ts); err != nil {
 		return nil, err
 	}
-	err = locked(ctx, s.control, s.numbers(), func() error {
-		for i, t := range s.targets {
-			if err := errors.Join(ctx.Err(), t.prepare(place, i)); err != nil {
-				return t.failed("prepare", err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.lay(ctx, vs, r, dir); err != nil {
 		return nil, err
 	}
-	if err := s.hold.Sync(); err != nil { // so that the freeze finds little to write
+	if err := s.write(ctx); err != nil { // so that the freeze finds little to write
 		return nil, problem.New(problem.SnapshotFailed, id, err)
 	}
 	return s, nil
+}
+
+// lay makes the stores and lays our devices below the origins. No command of LVM
+// waits for the former.
+func (s *set) lay(ctx context.Context, vs []volume.Volume, r cachefile.Rules, dir string) error {
+	return locked(ctx, func() error {
+		// Not before: another process may want its cache file on one of ours.
+		place, _, err := s.p.place(ctx, vs, r, dir)
+		if err != nil {
+			return err
+		}
+		for i, t := range s.targets {
+			if err := errors.Join(ctx.Err(), t.keep(place, i)); err != nil {
+				return t.failed("prepare", err)
+			}
+		}
+		return groupsLocked(ctx, s.control, s.numbers(), func() error {
+			for _, t := range s.targets {
+				if err := errors.Join(ctx.Err(), t.lay()); err != nil {
+					return t.failed("prepare", err)
+				}
+			}
+			return nil
+		})
+	})
 }
 
 // open opens all volumes and gives them to a guard.

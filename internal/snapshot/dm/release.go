@@ -47,11 +47,9 @@ func endSnapshot(c *dm.Control, t tag) error {
 		if err != nil {
 			return err
 		}
-		if err := c.Load(d.Number, []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true); err != nil {
+		ended := []dm.Target{{Length: dm.Sectors(table), Type: "error"}}
+		if err := exchange(c, d.Number, ended, true, dm.Alone); err != nil {
 			return err
-		}
-		if err := resume(c, d.Number, dm.Alone); err != nil {
-			return errors.Join(err, c.Clear(d.Number))
 		}
 	}
 	err = c.Remove(d.Number, dm.Alone)

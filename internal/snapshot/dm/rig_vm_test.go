@@ -4,6 +4,7 @@ package dm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"stillpoint/internal/guard"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/snapshottest"
@@ -182,15 +184,23 @@ func (r *rig) try() (snapshot.Snapshot, error) {
 		err = rerr
 	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, pending.Abort(context.Background()))
 	}
 	r.Cleanup(func() { _ = snaps[0].Release(context.Background()) })
 	return snaps[0], nil
 }
 
+// take takes a snapshot. A machine with too much to do may need several tries until
+// it has frozen the volume in time.
 func (r *rig) take() snapshot.Snapshot {
 	r.Helper()
 	s, err := r.try()
+	for range 10 {
+		if problem.CodeOf(err) != problem.FreezeBlocked {
+			break
+		}
+		s, err = r.try()
+	}
 	r.must(err)
 	return s
 }

@@ -38,7 +38,7 @@ func (s *set) Suspends() bool { return true }
 
 // Ready writes what is dirty, so that Hold finds little of it.
 func (s *set) Ready(ctx context.Context) error {
-	if err := s.hold.Sync(); err != nil {
+	if err := s.write(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("make ready: %w", err))
 	}
 	return ctx.Err()
@@ -55,17 +55,45 @@ func (s *set) Hold(ctx context.Context) error {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
-	// What is dirty is written before anybody waits, twice because the first time may
-	// take long.
-	for range 2 {
-		if err := s.hold.Sync(); err != nil {
-			return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
-		}
+	if err := s.writeAhead(ctx); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
 	if err := s.hold.Suspend(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
 	return nil
+}
+
+// ahead is how long applications may be at rest for what writeAhead writes.
+const ahead = time.Second
+
+// writeAhead writes what is dirty before anybody waits for that, twice because the
+// first time may take long. What a disk that has too much to do has not written when
+// the time is over, the freeze writes.
+func (s *set) writeAhead(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, ahead)
+	defer cancel()
+	err := s.write(limited)
+	if err == nil {
+		err = s.write(limited)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	return err
+}
+
+// write writes what is dirty. It waits no longer than the context lets it, for the
+// kernel waits as long as a disk does.
+func (s *set) write(ctx context.Context) error {
+	done, hold := make(chan error, 1), s.hold
+	go func() { done <- hold.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Commit makes the kernel keep originals from now on.

@@ -43,18 +43,23 @@ type target struct {
 	released bool
 }
 
-// prepare lays our devices below the origin. The locks are held.
-func (t *target) prepare(place cachefile.Placement, i int) (err error) {
+// keep makes the store. Our lock is held.
+func (t *target) keep(place cachefile.Placement, i int) (err error) {
+	if t.store, err = makeStore(t.set.control, t.tag, place, i); err != nil {
+		return err
+	}
+	t.made = true
+	fault.Point("dm:store-made")
+	return nil
+}
+
+// lay lays our devices below the origin. All locks are held.
+func (t *target) lay() (err error) {
 	c := t.set.control
 	if t.real, err = t.origin.lay(); err != nil {
 		return err
 	}
 	fault.Point("dm:laid")
-	if t.store, err = makeStore(c, t.tag, place, i); err != nil {
-		return err
-	}
-	t.made = true
-	fault.Point("dm:store-made")
 	sectors, err := t.sectors()
 	if err != nil {
 		return err
@@ -215,7 +220,7 @@ func (t *target) takeAway(ctx context.Context) error {
 		errs = append(errs, t.shown.Close())
 		t.shown = nil
 	}
-	errs = append(errs, locked(ctx, t.set.control, []dm.Number{t.origin.number}, func() error {
+	errs = append(errs, allLocked(ctx, t.set.control, t.origin.number, func() error {
 		if !t.made {
 			return t.origin.clear()
 		}

@@ -96,7 +96,7 @@ func (c *Control) Suspend(n Number) error {
 
 // Resume makes the table in the slot the live one, if there is one, and lets
 // everybody go on. It does not freeze the file system, and waits for all that is
-// under way; a signal to its thread ends that, with EINTR and the slot as it was.
+// under way; Within ends that.
 func (c *Control) Resume(n Number, udev UdevFlags) error {
 	_, err := c.call("resume "+n.String(), cmdSuspend, request{number: n, flags: flagSkipLockFS, udev: udev})
 	return err
@@ -117,6 +117,11 @@ func (c *Control) RemoveLater(n Number, udev UdevFlags) error {
 // Table is the live table; a device without one has none.
 func (c *Control) Table(n Number) ([]Target, error) {
 	return c.targets("table of "+n.String(), n, flagTable)
+}
+
+// Waiting is the table in the slot of a device, if there is one.
+func (c *Control) Waiting(n Number) ([]Target, error) {
+	return c.targets("table in the slot of "+n.String(), n, flagTable|flagSlot)
 }
 
 // State is what each target of the live table says of itself, in Params.

@@ -9,7 +9,11 @@
 //     the device, waits for what is under way, exchanges the tables, and lets
 //     go on. Without a table in the slot it only lets go on.
 //   - A process that is killed in Resume leaves the device with either the one
-//     or the other table, and not suspended: the wait ends with a signal.
+//     or the other table, and not suspended: the wait ends with a signal. The
+//     slot may then still have its table, which holds the devices in that.
+//   - After a signal that has a handler with SA_RESTART, as all of Go's are, the
+//     kernel begins the call anew (from August 2024 on, also in the stable
+//     kernels); before, it failed with EINVAL and the slot was empty.
 //   - Who writes to a device that is suspended waits until somebody resumes it,
 //     in a way that no signal ends. Status never waits.
 //   - A mounted file system is frozen by a suspension, unless that is told not to.

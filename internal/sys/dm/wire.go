@@ -42,6 +42,7 @@ const (
 	flagFull       = 1 << 8 // the answer did not fit
 	flagSkipLockFS = 1 << 10
 	flagNoFlush    = 1 << 11
+	flagSlot       = 1 << 12 // of TABLE_STATUS: the table in the slot
 	flagSecure     = 1 << 15 // the kernel wipes its copies
 	flagDeferred   = 1 << 17
 )

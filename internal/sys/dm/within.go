@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,17 +15,19 @@ import (
 // when the time is over: then the error is ErrSlow. One that no signal ends is
 // waited for.
 func Within(limit time.Duration, call func() error) error {
+	if err := prepareEnder(); err != nil {
+		return err
+	}
 	begun, ended := make(chan int, 1), make(chan error, 1)
 	var over atomic.Bool
 	go func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		begun <- unix.Gettid()
 		err := call()
 		for errors.Is(err, unix.EINTR) && !over.Load() { // a signal of somebody else's
 			err = call()
 		}
-		ended <- err
+		ended <- err // and the thread ends, since it stays locked, with a signal that came late
 	}()
 	tid := <-begun
 	timer := time.NewTimer(limit)
@@ -36,11 +39,13 @@ func Within(limit time.Duration, call func() error) error {
 	}
 	over.Store(true)
 	for {
-		// SIGURG does nothing in a program of Go but to interrupt (runtime/preempt.go).
-		_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG)
+		_ = unix.Tgkill(unix.Getpid(), tid, ender)
 		select {
 		case err := <-ended:
-			if errors.Is(err, unix.EINTR) {
+			// EINVAL is what kernels before August 2024 say of a resume that a
+			// signal ended (7a636b4f03af, "dm resume: don't return EINVAL when
+			// signalled"); the table in the slot is gone then.
+			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EINVAL) {
 				return fmt.Errorf("%w: %v", ErrSlow, limit)
 			}
 			return err
@@ -51,3 +56,23 @@ func Within(limit time.Duration, call func() error) error {
 
 // ErrSlow says that what was under way on a device did not end in time.
 var ErrSlow = errors.New("what is under way on the device did not end in time")
+
+// ender is the signal that ends a call: one that nobody else uses.
+const ender = unix.Signal(63)
+
+// prepareEnder gives the signal a handler that does nothing, and after which no
+// call begins anew. Since August 2024 (1e1fd567d32f, "dm suspend: return
+// -ERESTARTSYS instead of -EINTR") the kernel does that by itself with a suspension
+// that was interrupted, unless the handler is without SA_RESTART; those of Go have
+// it, all of them.
+var prepareEnder = sync.OnceValue(func() error {
+	handle(ender)
+	a, err := actionOf(ender)
+	if err != nil {
+		return err
+	}
+	a[1] &^= saRestart
+	return setAction(ender, a)
+})
+
+const saRestart = 0x10000000 // asm/signal.h

@@ -20,6 +20,9 @@ type Device struct {
 	Number string // "MAJOR:MINOR"
 }
 
+// Control is the node of the driver, which is there before that is loaded.
+const Control = "/dev/loop-control"
+
 // tries is how often a free device is looked for: between the question and the
 // call another one may take it.
 const tries = 64
@@ -27,9 +30,9 @@ const tries = 64
 // Attach puts a device over a file that is open for writing. What is written to
 // it goes past the page cache where the file system of the file lets it.
 func Attach(f *os.File) (*Device, error) {
-	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	control, err := unix.Open(Control, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: "/dev/loop-control", Err: err}
+		return nil, &os.PathError{Op: "open", Path: Control, Err: err}
 	}
 	defer unix.Close(control)
 	for range tries {
