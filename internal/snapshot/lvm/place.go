@@ -60,7 +60,7 @@ func (t *target) makePlace(ctx context.Context, by owner) error {
 		args = append(args, "--addtag", tag)
 	}
 	t.place = &place{lv: logical{Group: o.lv.Group, GroupUUID: o.lv.GroupUUID, Name: name}, proof: c.proof}
-	if _, err := t.set.console.command(ctx, "lvcreate", args...); err != nil {
+	if _, err := t.set.console.change(ctx, "lvcreate", args...); err != nil {
 		return t.failed("make its place", err)
 	}
 	fault.Point("lvm:place-made")

@@ -227,7 +227,7 @@ func (t *target) hide() error {
 // one has.
 func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
 	which := "lv_tags=" + tagProof + proof + " && lv_name=" + lv.Name + " && vg_uuid=" + lv.GroupUUID
-	_, err := c.command(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
+	_, err := c.change(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
 	if err == nil {
 		return nil
 	}
