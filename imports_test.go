@@ -100,7 +100,7 @@ var may = map[string]string{
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
 	"internal/backup":     "internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
-	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal internal/snapshot/lvm",
+	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal internal/snapshot/lvm internal/snapshot/dm",
 	"bench":          "",
 	"test/demo":      "",
 	"test/vm":        "test/vm/wire",

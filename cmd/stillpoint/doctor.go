@@ -60,7 +60,7 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 		doctor.Volumes(s.Table, nil),
 		doctor.Selection(s),
 		doctor.Providers(s, choices),
-		doctor.Kernel(h, s),
+		doctor.Kernel(h, s, choices),
 		doctor.Plan(s, func(ctx context.Context) error {
 			return en.Planned(ctx, backup.Options{Paths: s.Paths, Exclude: f.exclude}, repo)
 		}),

@@ -12,6 +12,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
 	"stillpoint/internal/snapshot/cow"
+	"stillpoint/internal/snapshot/dm"
 	"stillpoint/internal/snapshot/lvm"
 	"stillpoint/internal/snapshot/zfs"
 	"stillpoint/internal/volume"
@@ -20,12 +21,12 @@ import (
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newDM(cache), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newDM(cache), newCowWith(cache)}
 }
 
 // newZFS makes the provider that keeps its records beside the logs of jobs. Without
@@ -46,11 +47,19 @@ func newCow() snapshot.Provider { return cow.New(host, cow.Options{}) }
 
 // newCowWith is newCow with a choice that was looked at before.
 func newCowWith(cache snapshot.CacheChoice) snapshot.Provider {
-	p, err := cow.New(host, cow.Options{}).WithCache(cache)
+	return with(cow.New(host, cow.Options{}), cache)
+}
+
+// newDM makes the provider for what lies on device-mapper.
+func newDM(cache snapshot.CacheChoice) snapshot.Provider { return with(dm.New(host), cache) }
+
+// with is a provider with a choice that was looked at before.
+func with(p snapshot.CacheChooser, cache snapshot.CacheChoice) snapshot.Provider {
+	chosen, err := p.WithCache(cache)
 	if err != nil {
 		panic(err) // cacheFlags.choice has let it pass
 	}
-	return p
+	return chosen
 }
 
 // host is what is mounted now.

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,17 +68,26 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")
 	}
 	var reasons []string
+	var hindered error
 	for _, p := range providers {
 		err := p.Check(ctx, v)
 		if err == nil {
 			return p, nil
 		}
 		// A provider that is the right one but hindered says more than
-		// that there is none.
-		if c := problem.CodeOf(err); c != problem.NoProvider {
+		// that there is none. One without a place for its cache file leaves the
+		// volume to one that needs none, or finds one.
+		switch problem.CodeOf(err) {
+		case problem.NoProvider:
+			reasons = append(reasons, p.Name()+": "+without(string(v.ID), problem.Text(err)))
+		case problem.CacheNowhere:
+			hindered = cmp.Or(hindered, err)
+		default:
 			return nil, err
 		}
-		reasons = append(reasons, p.Name()+": "+without(string(v.ID), problem.Text(err)))
+	}
+	if hindered != nil {
+		return nil, hindered
 	}
 	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
 		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+

@@ -14,34 +14,37 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
+	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/sys/clock"
 	"stillpoint/internal/volume"
 	"stillpoint/internal/writer"
 )
 
 func TestKernel(t *testing.T) {
-	healthy(t, look(t, Kernel(Here(), Subject{Volumes: []volume.Volume{{FSType: "ext4"}}})))
+	healthy(t, look(t, Kernel(Here(), Subject{Volumes: []volume.Volume{{FSType: "ext4"}}}, nil)))
 	of := func(release, like string) Host {
 		return recorded(t, map[string]string{"proc/sys/kernel/osrelease": release + "\n", "etc/os-release": "NAME=\"x\"\nID=" + like + "\n"})
 	}
 	plain := Subject{Paths: []string{"/"}, Volumes: []volume.Volume{{FSType: "xfs", Mounts: []volume.Mount{{Point: "/"}}}}}
-	f := says(t, look(t, Kernel(of("6.1.0-28-amd64", "debian"), plain)), Failure, problem.KernelOld, "6.1.0-28-amd64", "6.14")
+	f := says(t, look(t, Kernel(of("6.1.0-28-amd64", "debian"), plain, nil)), Failure, problem.KernelOld, "6.1.0-28-amd64", "6.14")
 	for _, word := range []string{"backports", "btrfs", "--provider none"} {
 		if !strings.Contains(f.Advice, word) {
 			t.Errorf("what would work instead: %q has no %q", f.Advice, word)
 		}
 	}
 	for like, word := range map[string]string{"ubuntu": "hwe", `"rocky"` + "\nID_LIKE=\"rhel centos fedora\"": "ELRepo", "opensuse-leap\nID_LIKE=\"suse opensuse\"": "Kernel:stable", "other": "newer release"} {
-		if f := says(t, look(t, Kernel(of("5.14.0", like), plain)), Failure, problem.KernelOld); !strings.Contains(f.Advice, word) {
+		if f := says(t, look(t, Kernel(of("5.14.0", like), plain, nil)), Failure, problem.KernelOld); !strings.Contains(f.Advice, word) {
 			t.Errorf("%s: %q", like, f.Advice)
 		}
 	}
 	whole := Subject{Volumes: plain.Volumes}
-	says(t, look(t, Kernel(of("6.13.9", "debian"), whole)), Warning, problem.KernelOld)
-	healthy(t, look(t, Kernel(of("6.14.0-rc1", "debian"), plain)))
-	healthy(t, look(t, Kernel(of("7.0.1", "debian"), plain)))
-	healthy(t, look(t, Kernel(of("5.10.0", "debian"), Subject{Paths: []string{"/"}, Volumes: []volume.Volume{{FSType: "btrfs"}}})))
-	says(t, look(t, Kernel(of("odd", "debian"), plain)), Unknown, problem.LookFailed)
+	says(t, look(t, Kernel(of("6.13.9", "debian"), whole, nil)), Warning, problem.KernelOld)
+	healthy(t, look(t, Kernel(of("6.14.0-rc1", "debian"), plain, nil)))
+	healthy(t, look(t, Kernel(of("7.0.1", "debian"), plain, nil)))
+	healthy(t, look(t, Kernel(of("5.10.0", "debian"), Subject{Paths: []string{"/"}, Volumes: []volume.Volume{{FSType: "btrfs"}}}, nil)))
+	taken := map[volume.ID]Choice{plain.Volumes[0].ID: {Provider: fake.New(t.TempDir(), fake.Options{})}}
+	healthy(t, look(t, Kernel(of("6.1.0", "debian"), plain, taken)))
+	says(t, look(t, Kernel(of("odd", "debian"), plain, nil)), Unknown, problem.LookFailed)
 }
 
 // The levels of pressure cannot be made here without being a burden for all;

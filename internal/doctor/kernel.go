@@ -9,11 +9,12 @@ import (
 	"strings"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/volume"
 )
 
-// Kernel looks whether the kernel is new enough for snapshots of plain volumes,
-// and names what would work instead.
-func Kernel(h Host, s Subject) Check {
+// Kernel looks whether the kernel is new enough for snapshots of plain volumes that
+// nobody else takes, and names what would work instead.
+func Kernel(h Host, s Subject, choices map[volume.ID]Choice) Check {
 	return Check{Name: "kernel", Look: func(context.Context) ([]Finding, error) {
 		release, major, minor, err := kernel(h)
 		if err != nil {
@@ -21,7 +22,7 @@ func Kernel(h Host, s Subject) Check {
 		}
 		var plain []string
 		for _, v := range s.Volumes {
-			if slices.Contains([]string{"ext4", "xfs"}, v.FSType) {
+			if slices.Contains([]string{"ext4", "xfs"}, v.FSType) && choices[v.ID].Provider == nil {
 				plain = append(plain, at(v))
 			}
 		}
@@ -33,7 +34,7 @@ func Kernel(h Host, s Subject) Check {
 			f.Result = Failure
 		}
 		return []Finding{f.so("a backup that includes them fails with no-provider",
-			"run a kernel from 6.14 on ("+newerKernel(h)+"), or move the data to btrfs, of which snapshots can be taken with any kernel; --provider none reads live files meanwhile")}, nil
+			"run a kernel from 6.14 on ("+newerKernel(h)+"), or move the data to btrfs or LVM, of which snapshots can be taken with any kernel; --provider none reads live files meanwhile")}, nil
 	}}
 }
 

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,16 +90,25 @@ func able(s Subject, v volume.Volume, c Choice) Finding {
 // chosen is the provider that a backup would choose.
 func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
 	var reasons []string
+	var hindered error
 	for _, p := range ps {
 		err := check(ctx, s, p, v)
 		if err == nil {
 			return p, nil
 		}
 		// Who is the right one but hindered says more than that there is none.
-		if problem.CodeOf(err) != problem.NoProvider {
+		// Without a place for a cache file, the next one may do without.
+		switch problem.CodeOf(err) {
+		case problem.NoProvider:
+			reasons = append(reasons, fmt.Sprintf("%s: %s", p.Name(), strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")))
+		case problem.CacheNowhere:
+			hindered = cmp.Or(hindered, err)
+		default:
 			return nil, err
 		}
-		reasons = append(reasons, fmt.Sprintf("%s: %s", p.Name(), strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")))
+	}
+	if hindered != nil {
+		return nil, hindered
 	}
 	return nil, problem.New(problem.NoProvider, "", errors.New("no provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+")"))
 }

@@ -236,10 +236,11 @@ func (a *Applications) On(volume string) *Applications {
 	return on
 }
 
-// ask asks all at once whether they could be brought to rest.
+// ask asks all at once whether they could be brought to rest. Also who is not
+// known to have files here may be somebody who never answers.
 func (a *Applications) ask(ctx context.Context) {
 	var wait sync.WaitGroup
-	for _, app := range a.All {
+	for _, app := range slices.Concat(a.All, a.unknown) {
 		if app.Err != nil {
 			continue
 		}
@@ -259,8 +260,8 @@ func (a *Applications) check(ctx context.Context) error {
 	a.ask(ctx)
 	for _, app := range a.unknown {
 		err := problem.Newf(problem.WriterFailed, "", "it cannot be asked where its files are")
-		if cerr := app.instance.Check(ctx); cerr != nil {
-			err = problem.New(problem.CodeOf(coded(cerr)), "", cerr)
+		if app.Err != nil {
+			err = problem.New(problem.CodeOf(app.Err), "", app.Err)
 		}
 		a.tell(Event{Application: app.ID, Text: "not brought to rest, for nobody can say where its files are: " + problem.Text(err), Err: err})
 	}

@@ -223,6 +223,32 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
+// Who listens where a database could, and never answers, holds nobody up.
+func TestMute(t *testing.T) {
+	mute := &muteApp{&app{name: "mute"}}
+	_, events, took, err := take(t, Settings{Writers: []writer.Writer{mute, &app{name: "x", paths: []string{"/srv/x"}}}}, provider{})
+	if err != nil || took > asking {
+		t.Errorf("%v after %s", err, took)
+	}
+	if !slices.ContainsFunc(events, func(e Event) bool {
+		return e.Application == "mute:1" && problem.CodeOf(e.Err) == problem.WriterTimeout && strings.Contains(e.Text, "nobody can say")
+	}) {
+		t.Errorf("%+v", events)
+	}
+}
+
+// A muteApp does not answer, nor say where its files are.
+type muteApp struct{ *app }
+
+func (a *muteApp) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+	return []writer.Instance{a}, nil
+}
+
+func (*muteApp) Check(ctx context.Context) error {
+	<-ctx.Done()
+	return problem.New(problem.WriterTimeout, "", ctx.Err())
+}
+
 // Where not all could be looked for, it is not known that all were at rest.
 func TestMissed(t *testing.T) {
 	db := &app{name: "db", paths: []string{"/srv/db"}}

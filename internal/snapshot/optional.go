@@ -137,6 +137,16 @@ type CachePlace struct {
 	Reason  string // for or against it
 }
 
+// A Joiner is a Provider that can take each of some volumes and yet, maybe, not all
+// of them in one set: the cache file of each may need another one of them.
+type Joiner interface {
+	Provider
+
+	// Together is nil when one set can hold all of the volumes, each of which
+	// Check lets pass. It changes nothing.
+	Together(ctx context.Context, vs []volume.Volume) error
+}
+
 // A Looker is a Provider whose Check does something to the volume, be it for a
 // moment only, and who can do without.
 type Looker interface {

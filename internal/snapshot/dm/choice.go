@@ -55,6 +55,19 @@ func (w *choice) Prepare(ctx context.Context, id string, ts []snapshot.Target) (
 	return w.prepare(ctx, id, ts, w.rules, w.asked.Dir)
 }
 
+// Together is that of the provider, with the choice.
+func (w *choice) Together(ctx context.Context, vs []volume.Volume) error {
+	_, _, err := w.place(ctx, vs, w.rules, w.asked.Dir)
+	return err
+}
+
+// Together is nil when there is a place for the cache files of all volumes, which
+// is on none of them.
+func (p *Provider) Together(ctx context.Context, vs []volume.Volume) error {
+	_, _, err := p.place(ctx, vs, p.rules, "")
+	return err
+}
+
 // CachePlaces lists places with the choice.
 func (w *choice) CachePlaces(ctx context.Context, v volume.Volume) ([]snapshot.CachePlace, error) {
 	return w.places(ctx, v, w.rules, w.asked.Dir)
@@ -118,4 +131,7 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	return cachefile.Place(r, set, all)
 }
 
-var _, _ snapshot.CacheChooser = (*Provider)(nil), (*choice)(nil)
+var (
+	_, _ snapshot.CacheChooser = (*Provider)(nil), (*choice)(nil)
+	_, _ snapshot.Joiner       = (*Provider)(nil), (*choice)(nil)
+)

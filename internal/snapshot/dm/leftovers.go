@@ -131,10 +131,7 @@ func (l *leftover) Release(ctx context.Context) error {
 		if l.tag.kind != kindReal {
 			return release(l.control, l.tag)
 		}
-		if more, err := isNeeded(l.control, l.tag.origin); more || err != nil {
-			return err
-		}
-		return origin{l.control, l.tag.origin}.restore()
+		return origin{l.control, l.tag.origin}.clear()
 	})
 	if err != nil {
 		return problem.New(problem.ReleaseFailed, l.ID(), err)

@@ -125,9 +125,20 @@ func (o origin) restore() error {
 	return removeDevice(o.control, real)
 }
 
-// exchange gives the origin a table in one call. Who reads or writes meanwhile
-// waits for that, and for what is under way.
-func (o origin) exchange(table []dm.Target, readOnly bool) error {
+// exchange gives the origin a table, and tries again where a disk has much to do.
+func (o origin) exchange(table []dm.Target, readOnly bool) (err error) {
+	for range exchangeTries {
+		if err = o.exchangeOnce(table, readOnly); !errors.Is(err, dm.ErrSlow) {
+			return err
+		}
+		time.Sleep(exchangePatience / 2) // those go on who have waited
+	}
+	return err
+}
+
+// exchangeOnce does it in one call. Who reads or writes meanwhile waits for that,
+// and for what is under way.
+func (o origin) exchangeOnce(table []dm.Target, readOnly bool) error {
 	if err := o.control.Load(o.number, table, readOnly); err != nil {
 		return err
 	}
@@ -143,6 +154,8 @@ func (o origin) exchange(table []dm.Target, readOnly bool) error {
 // everybody else for it: a disk that does not answer for so long would keep all
 // waiting for no good.
 const exchangePatience = 700 * time.Millisecond
+
+const exchangeTries = 8
 
 // resume is Resume with an end.
 func resume(c *dm.Control, n dm.Number, udev dm.UdevFlags) error {

@@ -15,15 +15,8 @@ func release(c *dm.Control, t tag) error {
 		return err
 	}
 	fault.Point("dm:snapshot-removed")
-	o := origin{c, t.origin}
-	more, err := isNeeded(c, t.origin)
-	if err != nil {
+	if err := (origin{c, t.origin}).clear(); err != nil {
 		return err
-	}
-	if !more {
-		if err := o.restore(); err != nil {
-			return err
-		}
 	}
 	fault.Point("dm:origin-restored")
 	s, err := c.StatusOf(t.as(kindStore).uuid())
@@ -31,6 +24,14 @@ func release(c *dm.Control, t tag) error {
 		return ignore(err, dm.ErrNone)
 	}
 	return removeDevice(c, s)
+}
+
+// clear takes away what is laid below an origin that has no snapshot.
+func (o origin) clear() error {
+	if more, err := isNeeded(o.control, o.number); more || err != nil {
+		return err
+	}
+	return o.restore()
 }
 
 // endSnapshot ends a snapshot that may still be read: who does gets errors from

@@ -4,6 +4,7 @@ package dm
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 
@@ -27,8 +28,16 @@ func TestSuiteThinExt4(t *testing.T)    { snapshottest.Run(t, suiteHost(thin, "e
 
 // suiteHost takes volumes on devices of a kind.
 func suiteHost(k kind, fs string) snapshottest.Host {
-	h := snapshottest.Host{
-		New: func(testing.TB) snapshot.Provider { return New(host) },
+	return snapshottest.Host{
+		New: func(tb testing.TB) snapshot.Provider {
+			// Named, because originals of an encrypted volume go to none that is not,
+			// unless somebody says so.
+			p, err := New(host).WithCache(snapshot.CacheChoice{Dir: os.TempDir()})
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return p
+		},
 		Volumes: func(tb testing.TB, n int) []snapshottest.Volume {
 			return volumes(tb, k, fs, n, 400)
 		},
@@ -37,11 +46,8 @@ func suiteHost(k kind, fs string) snapshottest.Host {
 		},
 		State:     describe,
 		LookAlike: lookAlike,
+		Points:    fault.DM,
 	}
-	for _, p := range fault.DM {
-		h.Points = append(h.Points, p)
-	}
-	return h
 }
 
 // lookAlike makes a device that is called as ours are.

@@ -27,6 +27,7 @@ type target struct {
 	root   *os.File // of the live volume
 
 	store *store
+	made  bool // the devices with our tag are of this set, and not of one that is called the same
 	real  dm.Device
 	snap  dm.Device
 
@@ -52,6 +53,7 @@ func (t *target) prepare(place cachefile.Placement, i int) (err error) {
 	if t.store, err = makeStore(c, t.tag, place, i); err != nil {
 		return err
 	}
+	t.made = true
 	fault.Point("dm:store-made")
 	sectors, err := t.sectors()
 	if err != nil {
@@ -214,6 +216,9 @@ func (t *target) takeAway(ctx context.Context) error {
 		t.shown = nil
 	}
 	errs = append(errs, locked(ctx, t.set.control, []dm.Number{t.origin.number}, func() error {
+		if !t.made {
+			return t.origin.clear()
+		}
 		return release(t.set.control, t.tag)
 	}))
 	if t.store != nil && t.store.file != nil {

@@ -4,42 +4,51 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"stillpoint/internal/sys/dm"
 )
 
-// devices are those that show a snapshot: that of the logical volume, as LVM
-// would make it, and one on it.
+// devices are those that show a snapshot: one that stands for the logical volume,
+// and the one that is mounted, which has the snapshot and has the other in use.
 type devices struct {
 	lower, upper dm.Device
-	table        dm.Target // of the lower
+	table        []dm.Target // of the upper
 }
 
-// upperPrefix begins the UUIDs of the upper ones; the logical volume's UUID
-// follows.
-const upperPrefix = "STILLPOINT-LVM-"
+// upperSuffix ends the UUIDs of the upper ones. By libblkid's rule what follows
+// LVM's own part of a UUID says that the device is private, and not to be scanned
+// (sysfs_devno_is_dm_private in util-linux).
+const upperSuffix = "-stillpoint"
+
+// tail is how many sectors of the upper are not the snapshot's but the lower's, of
+// 4096 bytes together, which every disk can be parted by.
+const tail = 8
 
 func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, error) {
-	d := &devices{table: dm.Target{Length: o.sectors, Type: "thin", Params: fmt.Sprintf("%s %d", o.pool.number, thin)}}
+	d, name := &devices{}, filepath.Base(lv.Path)
 	var err error
-	if d.lower, err = makeDevice(c, filepath.Base(lv.Path), dmUUID(lv), d.table); err != nil {
+	if d.lower, err = makeDevice(c, name, dmUUID(lv), dm.Target{Length: tail, Type: "error"}); err != nil {
 		return nil, err
 	}
-	on := dm.Target{Length: o.sectors, Type: "linear", Params: d.lower.Number.String() + " 0"}
-	if d.upper, err = makeDevice(c, lv.Name, upperPrefix+lv.UUID, on); err != nil {
-		return nil, errors.Join(err, c.Remove(d.lower.Number, dm.Alone))
+	d.table = []dm.Target{
+		{Length: o.sectors, Type: "thin", Params: fmt.Sprintf("%s %d", o.pool.number, thin)},
+		{Start: o.sectors, Length: tail, Type: "linear", Params: d.lower.Number.String() + " 0"},
+	}
+	if d.upper, err = makeDevice(c, name+"-shown", dmUUID(lv)+upperSuffix, d.table...); err != nil {
+		return nil, errors.Join(err, removeLower(c, d.lower))
 	}
 	return d, nil
 }
 
-// makeDevice makes a device of one target, read-only, that udev leaves alone.
-func makeDevice(c *dm.Control, name, uuid string, t dm.Target) (dm.Device, error) {
+// makeDevice makes a device, read-only, that udev leaves alone.
+func makeDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
 	d, err := c.Create(name, uuid)
 	if err != nil {
 		return d, err
 	}
-	if err = c.Load(d.Number, []dm.Target{t}, true); err == nil {
+	if err = c.Load(d.Number, table, true); err == nil {
 		err = c.Resume(d.Number, dm.Alone)
 	}
 	if err != nil {
@@ -48,14 +57,10 @@ func makeDevice(c *dm.Control, name, uuid string, t dm.Target) (dm.Device, error
 	return d, nil
 }
 
-// unchanged makes sure that the devices are still what they were made.
+// unchanged makes sure that the device that is mounted is still what it was made.
 func (d *devices) unchanged(c *dm.Control) error {
-	table, err := c.Table(d.lower.Number)
-	if err != nil || len(table) != 1 || table[0] != d.table {
-		return errors.Join(errors.New("somebody has changed the device of its logical volume"), err)
-	}
-	table, err = c.Table(d.upper.Number)
-	if err != nil || len(table) != 1 || table[0].Type != "linear" {
+	table, err := c.Table(d.upper.Number)
+	if err != nil || !slices.Equal(table, d.table) {
 		return errors.Join(errors.New("somebody has changed its device"), err)
 	}
 	return nil

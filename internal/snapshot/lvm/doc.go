@@ -27,11 +27,13 @@
 // # How it is shown
 //
 // The volume is not activated by LVM, whose udev flags cannot be chosen: /dev/disk/
-// by-uuid would lead to the snapshot. We make the two devices ourselves, marked so
-// that udev's rules leave them alone: the volume's own, with the name and UUID that
-// LVM would give it, so that LVM finds it in use and refuses to remove it behind
-// our back; and on it another one, which is mounted, and which can be cut off from
-// the first while somebody still has a file open.
+// by-uuid would lead to the snapshot. We make two devices ourselves, marked so
+// that udev's rules leave them alone. One stands for the volume, with the name and
+// UUID that LVM would give its device, and is a few sectors of errors. The other
+// one has the snapshot and behind its end the first, so that LVM finds the volume
+// in use and refuses to remove it behind our back (and warns, in lvs, that the device
+// is not what it expects). It is what is mounted; its UUID is one that libblkid does
+// not scan; and while somebody still has a file open it can be cut off from both.
 //
 // # What stays after a kill
 //

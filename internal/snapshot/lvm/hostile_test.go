@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,7 +96,7 @@ func TestForcedOut(t *testing.T) {
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = tool.Run(t.Context(), "dmsetup", "remove", "--force", filepath.Base(s.(*target).place.lv.Path)) // fails after it has done that
+	_, _ = tool.Run(t.Context(), "dmsetup", "remove", "--force", s.(*target).devices.upper.Name) // fails after it has done that
 	if err := s.Err(); problem.CodeOf(err) != problem.SnapshotLost {
 		t.Errorf("got %v, want snapshot-lost", err)
 	}
@@ -183,8 +182,10 @@ func TestUnseen(t *testing.T) {
 			scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-l", "100%FREE", "-n", "rest", g.name) // the group is full
 			links := func() string {
 				scratch.Run(t, "udevadm", "settle")
-				return scratch.Run(t, "sh", "-c", "cd /dev && ls -l disk/by-*/* "+g.name+"/* | sed 's/.*[0-9] //'; blkid -t UUID="+v.Volume.UUID+" -o device")
+				return scratch.Run(t, "sh", "-c", "cd /dev && find disk/by-uuid disk/by-label disk/by-id "+g.name+" -type l -printf '%p %l\\n' | sort; blkid -t UUID="+v.Volume.UUID+" -o device")
 			}
+			// udev does not watch dm devices: tell it that there is a file system now.
+			scratch.Run(t, "udevadm", "trigger", "--action=change", "--settle", "/dev/"+g.name+"/a")
 			before := links()
 			if !strings.Contains(before, v.Volume.UUID) {
 				t.Fatalf("there is no link by UUID:\n%s", before)
@@ -204,7 +205,6 @@ func TestUnseen(t *testing.T) {
 			scratch.Run(t, "udevadm", "trigger", "--subsystem-match=block", "--action=change", "--settle")
 			same("after all devices changed")
 			scratch.Run(t, "vgchange", "--activate", "y", "-q", g.name)
-			scratch.Run(t, "vgscan", "--mknodes", "-q")
 			same("after the group was activated")
 			if err := s.Err(); err != nil {
 				t.Error(err)
@@ -270,7 +270,7 @@ func TestRefusals(t *testing.T) {
 	scratch.Run(t, "dmsetup", "suspend", g.name+"-thin")
 	err := p.Check(t.Context(), thin.Volume)
 	scratch.Run(t, "dmsetup", "resume", g.name+"-thin")
-	if problem.CodeOf(err) != problem.Busy {
+	if problem.CodeOf(err) != problem.DeviceSuspended {
 		t.Errorf("suspended: %v", err)
 	}
 	if err := p.Check(t.Context(), thin.Volume); err != nil {

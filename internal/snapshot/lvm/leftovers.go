@@ -102,7 +102,7 @@ func (l *leftover) release(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if upper, err := c.StatusOf(upperPrefix + l.lv.UUID); err == nil {
+	if upper, err := c.StatusOf(dmUUID(l.lv) + upperSuffix); err == nil {
 		if err := removeUpper(c, upper); err != nil {
 			return err
 		}

@@ -115,7 +115,7 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	case err != nil:
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	case d.Suspended:
-		return o, problem.Newf(problem.Busy, id, "its device %s is suspended: another program changes it, or died in it (dmsetup resume %s lets everybody go on)", d.Name, d.Name)
+		return o, problem.Newf(problem.DeviceSuspended, id, "its device %s is suspended: another program changes it, or died in it (dmsetup resume %s lets everybody go on)", d.Name, d.Name)
 	}
 	table, err := c.Table(n)
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *set) makePlaces(ctx context.Context) error {
 			return err
 		}
 	}
-	lvs, err := s.console.list(ctx, "-S", "lv_tags="+tagSet+s.id)
+	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	if err != nil {
 		return fmt.Errorf("ask LVM what was made: %w", err)
 	}
@@ -129,10 +129,27 @@ func openOn(path, number string) (*os.File, error) {
 	return f, nil
 }
 
-// empty takes the snapshot out of its place, whoever still reads it.
+// empty takes the snapshot out of its place, whoever still reads it. What it does
+// not do, Release does, and says so.
 func (t *target) empty() {
+	ours := t.devices != nil && t.devices.unchanged(t.set.control) == nil
 	if err := t.hide(); err != nil {
-		return // Release tries again, and says so
+		return
 	}
-	_ = t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin))
+	if ours { // until now, so the number is still that of the snapshot
+		_ = t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_ = removeVolume(ctx, t.set.console, t.place.lv, t.place.proof)
+}
+
+// forget has the pool forget a snapshot whose logical volume somebody has removed,
+// perhaps before it was taken: unless the number is another volume's by now.
+func (t *target) forget(ctx context.Context) {
+	lvs, err := t.set.console.list(ctx, "-S", fmt.Sprintf(`vg_uuid="%s" && pool_lv="%s" && thin_id=%d`, t.place.lv.GroupUUID, t.place.lv.Pool, t.place.thin))
+	if err == nil && len(lvs) == 0 {
+		_ = t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin))
+	}
 }

@@ -86,6 +86,14 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 }
 
 func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
+	for i, one := range ts { // before LVM is asked, which might read what is suspended
+		t := &target{set: s, index: i, volume: one.Volume}
+		var err error
+		if t.origin, err = find(s.control, one.Volume); err != nil {
+			return err
+		}
+		s.targets = append(s.targets, t)
+	}
 	lvs, err := s.console.list(ctx)
 	if err != nil {
 		return fmt.Errorf("ask LVM what there is: %w", err)
@@ -93,19 +101,14 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 	if err := s.unused(lvs); err != nil {
 		return err
 	}
-	for i, one := range ts {
-		t := &target{set: s, index: i, volume: one.Volume}
-		if t.origin, err = find(s.control, one.Volume); err != nil {
-			return err
-		}
-		if err := t.origin.known(one.Volume, lvs); err != nil {
+	for _, t := range s.targets {
+		if err := t.origin.known(t.volume, lvs); err != nil {
 			return err
 		}
 		if err := t.origin.pool.roomy(t.poolName(), 2); err != nil {
 			return err
 		}
-		s.targets = append(s.targets, t)
-		if t.root, err = openRoot(one.Volume); err != nil {
+		if t.root, err = openRoot(t.volume); err != nil {
 			return err
 		}
 	}

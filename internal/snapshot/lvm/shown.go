@@ -103,12 +103,12 @@ func (t *target) show() (err error) {
 func (s *set) activate() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	lvs, err := s.console.list(ctx, "-S", "lv_tags="+tagSet+s.id)
+	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	for _, t := range s.targets {
 		t.mu.Lock()
 		why := err
 		if why == nil {
-			why = t.activate(lvs)
+			why = t.activate(ctx, lvs)
 		}
 		if why != nil {
 			t.lose(fmt.Errorf("show it: %w", why))
@@ -118,12 +118,13 @@ func (s *set) activate() {
 	fault.Point("lvm:activated")
 }
 
-func (t *target) activate(lvs []logical) (err error) {
+func (t *target) activate(ctx context.Context, lvs []logical) (err error) {
 	if t.place == nil || t.err != nil { // released, or lost, before anybody asked
 		return nil
 	}
 	i := slices.IndexFunc(lvs, func(lv logical) bool { return lv.UUID == t.place.lv.UUID })
 	if i < 0 || lvs[i].Thin != strconv.FormatUint(t.place.thin, 10) {
+		t.forget(ctx)
 		return errors.New("somebody has removed its logical volume")
 	}
 	t.devices, err = makeDevices(t.set.control, t.place.lv, t.origin, t.place.thin)
@@ -140,6 +141,9 @@ func (t *target) Err() error {
 	case shown:
 		if err := t.look(); err != nil {
 			t.lose(err)
+			if problem.Is(err, problem.PoolFull) {
+				t.empty()
+			}
 		}
 	}
 	return t.err
@@ -226,7 +230,7 @@ func (t *target) hide() error {
 // removeVolume removes a logical volume of ours, if it is there, by what no other
 // one has.
 func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
-	which := "lv_tags=" + tagProof + proof + " && lv_name=" + lv.Name + " && vg_uuid=" + lv.GroupUUID
+	which := fmt.Sprintf(`lv_tags="%s%s" && lv_name="%s" && vg_uuid="%s"`, tagProof, proof, lv.Name, lv.GroupUUID)
 	_, err := c.change(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
 	if err == nil {
 		return nil

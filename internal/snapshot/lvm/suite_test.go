@@ -102,8 +102,8 @@ func describe(tb testing.TB, g group) string {
 	scratch.Run(tb, "udevadm", "settle")
 	var devices string
 	for range 50 {
-		devices = scratch.Run(tb, "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr", "-S", "name=~^"+g.name+"-||name=~^stillpoint")
-		if !strings.Contains(devices, "STILLPOINT") {
+		devices = scratch.Run(tb, "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr", "-S", "name=~^"+g.name+"-")
+		if !strings.Contains(devices, upperSuffix) {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
