@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"stillpoint/internal/sys/dm"
@@ -29,7 +30,7 @@ const tail = 8
 func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, error) {
 	d, name := &devices{}, filepath.Base(lv.Path)
 	var err error
-	if d.lower, err = makeDevice(c, name, dmUUID(lv), dm.Target{Length: tail, Type: "error"}); err != nil {
+	if d.lower, err = makeLower(c, name, dmUUID(lv)); err != nil {
 		return nil, err
 	}
 	d.table = []dm.Target{
@@ -40,6 +41,16 @@ func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, er
 		return nil, errors.Join(err, removeLower(c, d.lower))
 	}
 	return d, nil
+}
+
+// makeLower makes one of zeros. Who scans all devices finds nothing in it. Of one of
+// errors, which is for kernels without dm-zero, the kernel's log tells each time.
+func makeLower(c *dm.Control, name, uuid string) (dm.Device, error) {
+	d, err := makeDevice(c, name, uuid, dm.Target{Length: tail, Type: "zero"})
+	if errors.Is(err, syscall.EINVAL) { // there is no such target
+		return makeDevice(c, name, uuid, dm.Target{Length: tail, Type: "error"})
+	}
+	return d, err
 }
 
 // makeDevice makes a device, read-only, that udev leaves alone.

@@ -29,7 +29,7 @@
 // The volume is not activated by LVM, whose udev flags cannot be chosen: /dev/disk/
 // by-uuid would lead to the snapshot. We make two devices ourselves, marked so
 // that udev's rules leave them alone. One stands for the volume, with the name and
-// UUID that LVM would give its device, and is a few sectors of errors. The other
+// UUID that LVM would give its device, and is a few sectors of zeros. The other
 // one has the snapshot and behind its end the first, so that LVM finds the volume
 // in use and refuses to remove it behind our back (and warns, in lvs, that the device
 // is not what it expects). It is what is mounted; its UUID is one that libblkid does

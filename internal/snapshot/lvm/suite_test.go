@@ -108,7 +108,7 @@ func describe(tb testing.TB, g group) string {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	links, _ := filepath.Glob("/dev/disk/by-*/*")
+	links, _ := filepath.Glob("/dev/disk/by-uuid/*")
 	for i, l := range links {
 		to, _ := os.Readlink(l)
 		links[i] += " " + to
