@@ -46,6 +46,7 @@ type Command struct {
 	Dir   string   // "" for the root directory, which is never unmounted
 	Env   []string // added to the fixed environment: "KEY=value"
 	Stdin io.Reader
+	Whole bool // it must not be killed: see Run
 }
 
 // An Error is the failure of a command.
@@ -59,9 +60,9 @@ type Error struct {
 // ErrOutput says that a program printed more than is allowed, and was killed.
 var ErrOutput = errors.New("too much output")
 
-// ErrStuck says that a program was killed and has not ended: it hangs in the
-// kernel, and may go on one day.
-var ErrStuck = errors.New("killed, but still there")
+// ErrStuck says that a program was killed, or asked to end where it must not be
+// killed, and has not ended: it hangs in the kernel, and may go on one day.
+var ErrStuck = errors.New("told to end, but still there")
 
 func (e *Error) Error() string {
 	s := strings.Join(e.Command, " ") + ": " + e.Err.Error()
@@ -83,6 +84,9 @@ func Run(ctx context.Context, name string, args ...string) ([]byte, error) {
 // it kills the program with all that it started, and returns within seconds,
 // also if the program hangs in the kernel. An error is an *Error; the output up
 // to then comes with it.
+//
+// A Whole program is asked to end, by SIGTERM, and then left alone: what it was
+// about to do it may do yet, but it does not leave it half done.
 func (c Command) Run(ctx context.Context) ([]byte, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -105,6 +109,7 @@ type Process struct {
 	command []string
 	cmd     *exec.Cmd
 	stderr  *last
+	whole   bool
 	ctx     context.Context
 	done    chan struct{} // closed when it ended
 	err     error         // how, once it did
@@ -118,7 +123,7 @@ func (c Command) Start(ctx context.Context, stdout io.Writer) (*Process, error) 
 }
 
 func (c Command) start(ctx context.Context, stdout io.Writer) (*Process, error) {
-	p := &Process{command: append([]string{c.Name}, c.Args...), stderr: &last{limit: stderrLimit}, ctx: ctx, done: make(chan struct{})}
+	p := &Process{command: append([]string{c.Name}, c.Args...), stderr: &last{limit: stderrLimit}, whole: c.Whole, ctx: ctx, done: make(chan struct{})}
 	program, err := find(c.Name)
 	if err != nil {
 		return nil, p.failed(err)
@@ -152,7 +157,11 @@ func (p *Process) watch() {
 	select {
 	case <-p.done:
 	case <-p.ctx.Done():
-		p.Kill()
+		if p.whole {
+			p.signal(syscall.SIGTERM)
+		} else {
+			p.Kill()
+		}
 	}
 }
 
@@ -161,11 +170,13 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Kill kills the child and all that it started, unless that left its process
 // group. Wait tells how it ended.
-func (p *Process) Kill() {
+func (p *Process) Kill() { p.signal(syscall.SIGKILL) }
+
+func (p *Process) signal(s syscall.Signal) {
 	select {
 	case <-p.done: // its number may be another's by now
 	default:
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-p.cmd.Process.Pid, s)
 	}
 }
 

@@ -59,6 +59,27 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// What must not be killed is asked to end, and does so in its own time.
+func TestWhole(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	said := first{limit: 5, full: cancel}
+	p, err := Command{Name: "sh", Args: []string{"-c", `trap 'asked=1' TERM; echo ready; while test -z "$asked"; do sleep 0.01; done; echo done >&2; exit 3`}, Whole: true}.
+		Start(ctx, &said) // "ready" and more is over the limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if err := p.Wait(); !errors.As(err, &e) || e.Stderr != "done" {
+		t.Errorf("%v: it could not do what it had begun", err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err = (Command{Name: "sleep", Args: []string{"300"}, Whole: true}).Run(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrStuck) {
+		t.Errorf("what ends when asked: %v", err)
+	}
+}
+
 // A program and what it started are killed when the time is over, and Run does
 // not wait for a pipe that something still holds open.
 func TestDeadline(t *testing.T) {

@@ -22,7 +22,8 @@ const patience = time.Minute
 // each would hang, too, and might be the one that has a lock or has suspended a
 // device.
 type console struct {
-	run func(ctx context.Context, name string, args ...string) ([]byte, error)
+	run   runner // a command that looks
+	alter runner // one that changes something, which is never killed
 
 	turn chan struct{}
 
@@ -30,12 +31,36 @@ type console struct {
 	stuck error
 }
 
+type runner func(ctx context.Context, name string, args ...string) ([]byte, error)
+
+// host runs those of this process, whoever asks for them.
+var host = newConsole()
+
 func newConsole() *console {
-	return &console{run: tool.Run, turn: make(chan struct{}, 1)}
+	return &console{run: tool.Run, alter: whole, turn: make(chan struct{}, 1)}
 }
 
-// command runs one.
+func whole(ctx context.Context, name string, args ...string) ([]byte, error) {
+	return tool.Command{Name: name, Args: args, Whole: true}.Run(ctx)
+}
+
+// command runs one that looks.
 func (c *console) command(ctx context.Context, name string, args ...string) ([]byte, error) {
+	return c.next(ctx, ctx, c.run, name, args)
+}
+
+// change runs one that changes something, to its end, also when ctx is over by
+// then. One that is killed between its messages to a thin pool leaves the pool with a
+// transaction that LVM can neither go on with nor take back: "Manual intervention
+// may be required" (libdm-deptree.c of lvm2), and the pool is not activated at the next
+// boot. LVM blocks all signals while it has the volume group, so SIGTERM ends only
+// what still waits for it.
+func (c *console) change(ctx context.Context, name string, args ...string) ([]byte, error) {
+	return c.next(ctx, context.WithoutCancel(ctx), c.alter, name, args)
+}
+
+// next runs one, for as long as life lasts, when those before it have ended.
+func (c *console) next(ctx, life context.Context, run runner, name string, args []string) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -51,9 +76,9 @@ func (c *console) command(ctx context.Context, name string, args ...string) ([]b
 	if stuck != nil {
 		return nil, stuck
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(life, patience)
 	defer cancel()
-	out, err := c.run(limited, name, args...)
+	out, err := run(limited, name, args...)
 	switch {
 	case err == nil:
 		return out, nil
@@ -65,8 +90,8 @@ func (c *console) command(ctx context.Context, name string, args ...string) ([]b
 		c.stuck = err
 		c.mu.Unlock()
 		return nil, err
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
+	case life.Err() != nil:
+		return nil, life.Err()
 	case limited.Err() != nil:
 		return nil, problem.New(problem.Busy, name, fmt.Errorf("another command of LVM seems to be at work: %w", err))
 	}

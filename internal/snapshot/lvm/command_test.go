@@ -14,7 +14,7 @@ import (
 // consoleOf has a console whose commands answer so.
 func consoleOf(run func(ctx context.Context, name string, args ...string) ([]byte, error)) *console {
 	c := newConsole()
-	c.run = run
+	c.run, c.alter = run, run
 	return c
 }
 
@@ -33,6 +33,26 @@ func TestStuck(t *testing.T) {
 	}
 	if ran != 1 {
 		t.Errorf("%d commands were run", ran)
+	}
+}
+
+// A command that changes something is not ended with who wanted it.
+func TestToItsEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	c := consoleOf(func(ctx context.Context, name string, _ ...string) ([]byte, error) {
+		cancel()
+		return []byte(name), ctx.Err()
+	})
+	if out, err := c.change(ctx, "lvcreate"); err != nil || string(out) != "lvcreate" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if _, err := c.change(ctx, "lvcreate"); !errors.Is(err, context.Canceled) {
+		t.Errorf("begun for nobody: %v", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := c.command(ctx, "lvs"); !errors.Is(err, context.Canceled) {
+		t.Errorf("one that only looks: %v", err)
 	}
 }
 

@@ -77,6 +77,16 @@ func (d *devices) unchanged(c *dm.Control) error {
 	return nil
 }
 
+// blind lets go of the snapshot. LVM's volume stays in use.
+func (d *devices) blind(c *dm.Control) error {
+	table := slices.Clone(d.table)
+	table[0] = dm.Target{Length: table[0].Length, Type: "error"}
+	if err := c.Load(d.upper.Number, table, true); err != nil {
+		return err
+	}
+	return c.Resume(d.upper.Number, dm.Alone)
+}
+
 // cut cuts those off who still read, by an error.
 func cut(c *dm.Control, upper dm.Device) error {
 	table, err := c.Table(upper.Number)

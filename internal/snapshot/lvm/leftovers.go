@@ -33,7 +33,7 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, nil // nor without LVM
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for leftovers: %w", err)
+		return nil, coded("leftovers", fmt.Errorf("look for leftovers: %w", err))
 	}
 	here, err := self()
 	if err != nil {

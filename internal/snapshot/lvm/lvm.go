@@ -26,7 +26,7 @@ type Provider struct {
 }
 
 // New makes a Provider.
-func New() *Provider { return &Provider{console: newConsole()} }
+func New() *Provider { return &Provider{console: host} }
 
 // Name is "lvm".
 func (p *Provider) Name() string { return Name }
@@ -53,7 +53,7 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	}
 	lvs, err := p.console.list(ctx, "-S", "lv_uuid="+o.lv.UUID)
 	if err != nil {
-		return err
+		return coded(string(v.ID), err)
 	}
 	if err := o.known(v, lvs); err != nil {
 		return err
@@ -96,6 +96,7 @@ func open(v volume.Volume) (*dm.Control, error) {
 // An origin is a thin volume that can be taken.
 type origin struct {
 	lv      logical
+	number  dm.Number // of its device
 	sectors uint64
 	thin    uint64 // its number in the pool
 	pool    pool
@@ -131,9 +132,12 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	if o, err = thinOf(table[0]); err != nil {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
-	o.lv.UUID = uuid
+	o.lv.UUID, o.number = uuid, n
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
+	}
+	if o.pool.suspended { // a command of LVM would wait for it
+		return o, problem.Newf(problem.DeviceSuspended, id, "its thin pool, %s, is suspended: another program changes it, or died in it (dmsetup resume lets everybody go on)", o.pool.number)
 	}
 	return o, nil
 }
@@ -195,4 +199,4 @@ func dmUUID(lv logical) string {
 	return "LVM-" + strings.ReplaceAll(lv.GroupUUID, "-", "") + strings.ReplaceAll(lv.UUID, "-", "")
 }
 
-var _ snapshot.Provider = (*Provider)(nil)
+var _ snapshot.Joiner = (*Provider)(nil)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"stillpoint/internal/fault"
@@ -36,7 +37,7 @@ func (s *set) makePlaces(ctx context.Context) error {
 	}
 	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	if err != nil {
-		return fmt.Errorf("ask LVM what was made: %w", err)
+		return coded(s.id, fmt.Errorf("ask LVM what was made: %w", err))
 	}
 	for _, t := range s.targets {
 		if err := t.emptyPlace(lvs); err != nil {
@@ -60,11 +61,20 @@ func (t *target) makePlace(ctx context.Context, by owner) error {
 		args = append(args, "--addtag", tag)
 	}
 	t.place = &place{lv: logical{Group: o.lv.Group, GroupUUID: o.lv.GroupUUID, Name: name}, proof: c.proof}
-	if _, err := t.set.console.command(ctx, "lvcreate", args...); err != nil {
-		return t.failed("make its place", err)
+	if _, err := t.set.console.change(ctx, "lvcreate", args...); err != nil {
+		return t.notMade(err)
 	}
 	fault.Point("lvm:place-made")
 	return nil
+}
+
+// notMade says why lvcreate has failed. Above the administrator's threshold for
+// extending the pool LVM makes no volume in it (thin_pool_below_threshold in lvm2).
+func (t *target) notMade(err error) error {
+	if strings.Contains(err.Error(), "reached threshold") || strings.Contains(err.Error(), "above threshold") {
+		return problem.New(problem.PoolFull, t.poolName(), fmt.Errorf("the thin pool is above activation/thin_pool_autoextend_threshold, and was not extended: %w", err))
+	}
+	return t.failed("make its place", err)
 }
 
 // emptyPlace has the pool forget the volume, which must be among lvs.
@@ -81,7 +91,7 @@ func (t *target) emptyPlace(lvs []logical) error {
 	if t.place.thin, err = strconv.ParseUint(lvs[i].Thin, 10, 24); err != nil {
 		return t.failed("make its place", err)
 	}
-	if err := t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin)); err != nil {
+	if err := t.origin.pool.tell(t.set.control, "delete %d", t.place.thin); err != nil {
 		return t.failed("empty its place", err)
 	}
 	fault.Point("lvm:place-emptied")
@@ -90,10 +100,29 @@ func (t *target) emptyPlace(lvs []logical) error {
 
 // take has the pool put the snapshot in its place.
 func (t *target) take(c *dm.Control) error {
-	if err := c.Message(t.origin.pool.number, 0, fmt.Sprintf("create_snap %d %d", t.place.thin, t.origin.thin)); err != nil {
+	if err := t.same(c); err != nil {
+		return t.failed("take the snapshot", err)
+	}
+	t.told = true
+	if err := t.origin.pool.tell(c, "create_snap %d %d", t.place.thin, t.origin.thin); err != nil {
 		return t.failed("take the snapshot", err)
 	}
 	return nil
+}
+
+// same makes sure that the origin is what its place was made for.
+func (t *target) same(c *dm.Control) error {
+	table, err := c.Table(t.origin.number)
+	if err != nil {
+		return err
+	}
+	if len(table) == 1 {
+		o, err := thinOf(table[0])
+		if err == nil && o.sectors == t.origin.sectors && o.thin == t.origin.thin && o.pool.number == t.origin.pool.number {
+			return nil
+		}
+	}
+	return errors.New("somebody has changed its logical volume, such as its size, since the snapshot was prepared")
 }
 
 func (t *target) failed(what string, err error) error {
@@ -132,12 +161,10 @@ func openOn(path, number string) (*os.File, error) {
 // empty takes the snapshot out of its place, whoever still reads it. What it does
 // not do, Release does, and says so.
 func (t *target) empty() {
-	ours := t.devices != nil && t.devices.unchanged(t.set.control) == nil
-	if err := t.hide(); err != nil {
-		return
-	}
-	if ours { // until now, so the number is still that of the snapshot
-		_ = t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin))
+	c := t.set.control
+	emptied := t.devices != nil && t.devices.unchanged(c) == nil && t.devices.blind(c) == nil &&
+		t.origin.pool.tell(c, "delete %d", t.place.thin) == nil
+	if err := t.hide(); err != nil || emptied {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -146,10 +173,12 @@ func (t *target) empty() {
 }
 
 // forget has the pool forget a snapshot whose logical volume somebody has removed,
-// perhaps before it was taken: unless the number is another volume's by now.
+// perhaps before it was taken: unless the number is another volume's by now, in
+// whatever pool of the group, since pools can be renamed. Left there, the next volume
+// that LVM makes would get its number, and the pool a transaction that fails.
 func (t *target) forget(ctx context.Context) {
-	lvs, err := t.set.console.list(ctx, "-S", fmt.Sprintf(`vg_uuid="%s" && pool_lv="%s" && thin_id=%d`, t.place.lv.GroupUUID, t.place.lv.Pool, t.place.thin))
+	lvs, err := t.set.console.list(ctx, "-S", fmt.Sprintf(`vg_uuid="%s" && thin_id=%d`, t.place.lv.GroupUUID, t.place.thin))
 	if err == nil && len(lvs) == 0 {
-		_ = t.set.control.Message(t.origin.pool.number, 0, fmt.Sprintf("delete %d", t.place.thin))
+		_ = t.origin.pool.tell(t.set.control, "delete %d", t.place.thin)
 	}
 }

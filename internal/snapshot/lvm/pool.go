@@ -12,6 +12,8 @@ import (
 // A pool is a thin pool as device-mapper sees it, whatever LVM has made it of.
 type pool struct {
 	number         dm.Number
+	uuid           string // for a number may be another device's one day
+	suspended      bool
 	block          uint64 // bytes
 	used, all      uint64 // blocks
 	metaUsed, meta uint64
@@ -20,7 +22,11 @@ type pool struct {
 
 // poolState asks a pool how full it is. It reads no disk and waits for nothing.
 func poolState(c *dm.Control, n dm.Number) (pool, error) {
-	p := pool{number: n}
+	d, err := c.Status(n)
+	if err != nil {
+		return pool{number: n}, err
+	}
+	p := pool{number: n, uuid: d.UUID, suspended: d.Suspended}
 	table, err := c.Table(n)
 	if err != nil {
 		return p, err
@@ -42,6 +48,31 @@ func poolState(c *dm.Control, n dm.Number) (pool, error) {
 	}
 	p.block *= 512
 	return p, p.read(state[0].Params)
+}
+
+// now asks the same pool again.
+func (p pool) now(c *dm.Control) (pool, error) {
+	q, err := poolState(c, p.number)
+	if err == nil && q.uuid != p.uuid {
+		err = p.gone()
+	}
+	return q, err
+}
+
+// tell sends a message to the pool.
+func (p pool) tell(c *dm.Control, format string, args ...any) error {
+	d, err := c.Status(p.number)
+	if err != nil {
+		return err
+	}
+	if d.UUID != p.uuid {
+		return p.gone()
+	}
+	return c.Message(p.number, 0, fmt.Sprintf(format, args...))
+}
+
+func (p pool) gone() error {
+	return fmt.Errorf("the device %s is not the thin pool any more", p.number)
 }
 
 // read takes the state: TRANSACTION USED/ALL USED/ALL ROOT MODE …, of metadata and

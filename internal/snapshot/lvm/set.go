@@ -54,6 +54,7 @@ type target struct {
 	origin origin
 	root   *os.File // of the file system, until it was resumed
 	place  *place   // nil until it is made
+	told   bool     // the pool, to take the snapshot
 
 	mu sync.Mutex
 	snap
@@ -67,10 +68,15 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	if !validID(id) || len(ts) == 0 {
 		return nil, fmt.Errorf("set %q of %d targets: not a set", id, len(ts))
 	}
+	var vs []volume.Volume
 	for _, t := range ts {
 		if err := candidate(t.Volume); err != nil {
 			return nil, err
 		}
+		vs = append(vs, t.Volume)
+	}
+	if err := apart(vs); err != nil {
+		return nil, err
 	}
 	c, err := open(ts[0].Volume)
 	if err != nil {
@@ -96,7 +102,7 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 	}
 	lvs, err := s.console.list(ctx)
 	if err != nil {
-		return fmt.Errorf("ask LVM what there is: %w", err)
+		return coded(s.id, fmt.Errorf("ask LVM what there is: %w", err))
 	}
 	if err := s.unused(lvs); err != nil {
 		return err
@@ -122,7 +128,7 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 func (s *set) makeHold(ctx context.Context) (err error) {
 	var all []frozen.System
 	for _, t := range s.targets {
-		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID), Depth: depth(t, s.targets)})
+		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID)})
 	}
 	if s.hold, err = frozen.New(all); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, err)
@@ -163,17 +169,28 @@ func openRoot(v volume.Volume) (*os.File, error) {
 	return nil, problem.New(problem.VolumeLost, string(v.ID), errors.Join(errors.New("none of its mounts can be opened"), why))
 }
 
-// depth is how many targets carry t, by images of disks that lie in them.
-func depth(t *target, all []*target) int {
-	n := 0
-	for _, d := range t.volume.Stack {
-		for _, o := range all {
-			if o != t && d.File != "" && carries(o.volume, d.File) {
-				n = max(n, 1+depth(o, without(all, t)))
+// Together is nil when one set can hold all of the volumes.
+func (p *Provider) Together(ctx context.Context, vs []volume.Volume) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return apart(vs)
+}
+
+// apart is nil where the pool of none of the volumes lies in a file on another one:
+// to take a snapshot the pool writes, and would wait until the guard lets the other
+// one's writers go on.
+func apart(vs []volume.Volume) error {
+	for _, v := range vs {
+		for _, d := range v.Stack {
+			for _, o := range vs {
+				if o.ID != v.ID && d.File != "" && carries(o, d.File) {
+					return problem.Newf(problem.NotOneInstant, string(v.ID), "lies in %s on %s, whose writes cannot be suspended while its thin pool takes the snapshot; they can be taken one at a time (--one-at-a-time)", d.File, o.ID)
+				}
 			}
 		}
 	}
-	return n
+	return nil
 }
 
 func carries(v volume.Volume, path string) bool {
@@ -183,16 +200,6 @@ func carries(v volume.Volume, path string) bool {
 		}
 	}
 	return false
-}
-
-func without(all []*target, t *target) []*target {
-	var rest []*target
-	for _, o := range all {
-		if o != t {
-			rest = append(rest, o)
-		}
-	}
-	return rest
 }
 
 // undo removes everything of the set, however far it came.

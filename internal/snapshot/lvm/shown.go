@@ -98,17 +98,25 @@ func (t *target) show() (err error) {
 }
 
 // activate makes the devices of all snapshots of the set, when the first is to be
-// shown. LVM must have their volumes as they were made: a number in a pool may be
-// another volume's by now. From then on it finds them in use.
+// shown. From then on LVM finds their volumes in use. It must have them as they were
+// made, which it is asked after that: a number in a pool may be another volume's.
 func (s *set) activate() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
-	for _, t := range s.targets {
+	made := make([]error, len(s.targets))
+	for i, t := range s.targets {
 		t.mu.Lock()
-		why := err
-		if why == nil {
-			why = t.activate(ctx, lvs)
+		if t.place != nil && t.err == nil { // not released, nor lost, before anybody asked
+			t.devices, made[i] = makeDevices(s.control, t.place.lv, t.origin, t.place.thin)
+		}
+		t.mu.Unlock()
+	}
+	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
+	for i, t := range s.targets {
+		t.mu.Lock()
+		why := errors.Join(err, made[i])
+		if err == nil {
+			why = t.confirm(ctx, lvs, made[i])
 		}
 		if why != nil {
 			t.lose(fmt.Errorf("show it: %w", why))
@@ -118,17 +126,20 @@ func (s *set) activate() {
 	fault.Point("lvm:activated")
 }
 
-func (t *target) activate(ctx context.Context, lvs []logical) (err error) {
-	if t.place == nil || t.err != nil { // released, or lost, before anybody asked
+// confirm makes sure that the devices show the snapshot.
+func (t *target) confirm(ctx context.Context, lvs []logical, made error) error {
+	if t.place == nil || t.err != nil {
 		return nil
 	}
 	i := slices.IndexFunc(lvs, func(lv logical) bool { return lv.UUID == t.place.lv.UUID })
 	if i < 0 || lvs[i].Thin != strconv.FormatUint(t.place.thin, 10) {
+		if err := t.hide(); err != nil {
+			return err
+		}
 		t.forget(ctx)
 		return errors.New("somebody has removed its logical volume")
 	}
-	t.devices, err = makeDevices(t.set.control, t.place.lv, t.origin, t.place.thin)
-	return err
+	return made
 }
 
 // Err asks device-mapper whether the snapshot is what it was.
@@ -153,7 +164,7 @@ func (t *target) look() error {
 	if err := t.devices.unchanged(t.set.control); err != nil {
 		return err
 	}
-	p, err := poolState(t.set.control, t.origin.pool.number)
+	p, err := t.origin.pool.now(t.set.control)
 	if err != nil {
 		return err
 	}
@@ -161,86 +172,6 @@ func (t *target) look() error {
 }
 
 func (t *target) poolName() string { return t.origin.lv.Group + "/" + t.origin.lv.Pool }
-
-// Release deletes the snapshot.
-func (t *target) Release(ctx context.Context) error {
-	unlock, err := t.set.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.released {
-		return nil
-	}
-	if err := t.remove(ctx); err != nil {
-		return problem.New(problem.ReleaseFailed, t.ID(), err)
-	}
-	t.released = true
-	for _, o := range t.set.targets {
-		if o != t && !o.isReleased() {
-			return nil
-		}
-	}
-	t.set.close()
-	return nil
-}
-
-func (t *target) isReleased() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.released
-}
-
-// remove ends the showing and removes the logical volume, if it is there.
-func (t *target) remove(ctx context.Context) error {
-	if err := t.hide(); err != nil {
-		return err
-	}
-	if t.place == nil {
-		return nil
-	}
-	fault.Point("lvm:releasing")
-	if err := removeVolume(ctx, t.set.console, t.place.lv, t.place.proof); err != nil {
-		return err
-	}
-	fault.Point("lvm:removed")
-	t.place = nil
-	return nil
-}
-
-// hide ends the showing.
-func (t *target) hide() error {
-	if t.shown != nil {
-		if err := t.shown.Close(); err != nil {
-			return err
-		}
-		t.shown = nil
-	}
-	if t.devices != nil {
-		if err := t.devices.remove(t.set.control); err != nil {
-			return err
-		}
-		t.devices = nil
-	}
-	return nil
-}
-
-// removeVolume removes a logical volume of ours, if it is there, by what no other
-// one has.
-func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
-	which := fmt.Sprintf(`lv_tags="%s%s" && lv_name="%s" && vg_uuid="%s"`, tagProof, proof, lv.Name, lv.GroupUUID)
-	_, err := c.command(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
-	if err == nil {
-		return nil
-	}
-	left, lerr := c.list(ctx, "-S", which)
-	if lerr == nil && len(left) == 0 {
-		return nil // the volume group, too, is gone, or has another name
-	}
-	return coded(lv.full(), errors.Join(err, lerr))
-}
 
 func onDevice(f *os.File, number string) (bool, error) { return blockdev.Carries(number, f) }
 

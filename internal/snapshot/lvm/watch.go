@@ -51,7 +51,7 @@ func (t *target) spare() {
 	if t.err != nil || t.released || t.place == nil || !resumed {
 		return
 	}
-	p, err := poolState(t.set.control, t.origin.pool.number)
+	p, err := t.origin.pool.now(t.set.control)
 	if err != nil {
 		return // Err says what it means
 	}
