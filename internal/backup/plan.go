@@ -176,6 +176,9 @@ func (p *plan) below(ctx context.Context, t *volume.Table, providers []snapshot.
 		if reason != "" {
 			g.empty = true
 			p.leftOut = append(p.leftOut, leftOut{point, code, reason})
+			if of, is := snapshotOfZFS(b.Volume); is && !p.live(of) {
+				continue // no snapshot of that shows the place, so nothing has to be put over it
+			}
 		} else if err := p.need(ctx, providers, o, b.Volume, point, g.place.rel); err != nil {
 			return fmt.Errorf("%s is mounted below %s: %w", point, s.path, err)
 		}
@@ -185,14 +188,21 @@ func (p *plan) below(ctx context.Context, t *volume.Table, providers []snapshot.
 	return nil
 }
 
+// snapshotOfZFS tells whether a volume is a snapshot that .zfs shows, and of what.
+func snapshotOfZFS(v volume.Volume) (of volume.ID, is bool) {
+	dataset, _, is := strings.Cut(v.Source, "@")
+	return volume.ID("zfs:" + dataset), is && v.FSType == "zfs"
+}
+
 // rule tells why a volume below a selected path is left out.
 func (p *plan) rule(b volume.Mounted, o Options) (problem.Code, string) {
 	v := b.Volume
+	_, isSnapshot := snapshotOfZFS(v)
 	switch {
 	case b.Mount.Deleted:
 		// The path it had may lead to another file by now.
 		return problem.FileVanished, "bind mount of something that was deleted"
-	case v.FSType == "zfs" && strings.Contains(v.Source, "@"):
+	case isSnapshot:
 		return "", "snapshot of ZFS"
 	case o.OneFileSystem:
 		return "", "another file system, left out by --one-file-system"

@@ -95,7 +95,9 @@ func (p *Plan) mounted(ctx context.Context, providers []snapshot.Provider, b vol
 	case b.Volume.Kind != volume.Local:
 		u.Reason = string(b.Volume.Kind) + " file system"
 	case b.Volume.FSType == "zfs" && strings.Contains(b.Volume.Source, "@"):
-		u.Reason = "snapshot of ZFS"
+		// No snapshot of its dataset shows the place.
+		p.Uncovered = append(p.Uncovered, Uncovered{Path: u.Path, Type: u.Type, Reason: "snapshot of ZFS"})
+		return nil
 	case b.Mount.Deleted:
 		u.Code, u.Reason = problem.FileVanished, "bind mount of something that was deleted"
 	default:

@@ -24,7 +24,8 @@ func TestZFS(t *testing.T) {
 		return err
 	})
 	r.Logf("%s", r.must(vm.StartZFS))
-	r.must(`zpool create -O mountpoint=/tank tank /dev/disk/by-id/virtio-scratch0
+	r.must(`set -e
+zpool create -O mountpoint=/tank tank "$(readlink -f /dev/disk/by-id/virtio-scratch0)"
 zfs create tank/busy && zfs create 'tank/My Media' && zfs create -o mountpoint=/tank/busy/deep tank/deep && zfs create -o canmount=noauto tank/later
 mkdir -p /var/backups && stillpoint init
 cp -a /etc '/tank/My Media' && cp /etc/fstab /tank/busy/deep && zfs snapshot tank@daily && ls /tank/.zfs/snapshot/daily
@@ -56,6 +57,7 @@ func (r *rig) zfsBackup() {
 	}
 	r.mustWithin(4*time.Minute, "stillpoint restore latest:/tank --to /var/restored")
 	r.Logf("%s", r.must(fmt.Sprintf("guest check /var/restored/tank/busy %d %d", before.Records, after.Records+1)))
+	r.must("stillpoint run /tank -- test -e /tank/busy/deep/fstab")
 	r.must("diff -r --no-dereference '/tank/My Media' '/var/restored/tank/My Media' && cmp /etc/fstab /var/restored/tank/busy/deep/fstab && rm -r /var/restored")
 	r.noSnapshots()
 }
