@@ -93,7 +93,10 @@ func (s *set) takePool(ctx context.Context, pool string) error {
 		for _, m := range ms {
 			names = append(names, m.name(s.id))
 		}
-		err := s.device.Snapshot(zfs.NewSnapshotting(pool, names, map[string]string{property: s.record.tag()}))
+		call := zfs.NewSnapshotting(pool, names, map[string]string{property: s.record.tag()})
+		// Not given up with the context: Abort would find that ZFS is still at it, and
+		// could not undo what comes a moment later.
+		err := s.p.zfs.do(context.WithoutCancel(ctx), callLimit, "snapshots on "+pool, func() error { return s.device.Snapshot(call) })
 		if err == nil {
 			now := time.Now()
 			for _, m := range ms {

@@ -39,6 +39,18 @@
 // closed, and what was written later is not in it. Only what was written through a
 // shared mapping is not in it before msync, or the kernel, hands it to ZFS.
 //
+// # When it is taken
+//
+// The instant is when the transaction group was closed, as the kernel remembers it
+// (/proc/spl/kstat/zfs/POOL/txgs). The call comes back when the group is written, which
+// on a busy pool is seconds later.
+//
+// # What it costs
+//
+// A snapshot keeps what is overwritten and deleted while it is read: none is taken in a
+// pool that has too little left for its programs. While it is there, its dataset cannot
+// be rolled back or received into beyond it, nor can the pool be exported.
+//
 // # What it cannot do
 //
 // A snapshot cannot be destroyed while files of it are open (EBUSY, also for a deferred

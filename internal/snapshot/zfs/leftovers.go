@@ -8,9 +8,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/zfs"
 	"stillpoint/internal/volume"
 )
 
@@ -20,6 +22,9 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, err
 	}
 	sets, errs := records(p.dir)
+	if len(sets) == 0 && !zfs.Loaded() {
+		return nil, errors.Join(errs...) // to open its device would load the module
+	}
 	device, err := open()
 	if problem.Is(err, problem.NoProvider) && len(sets) == 0 {
 		return nil, errors.Join(errs...) // a host without ZFS
@@ -195,7 +200,11 @@ func (l *leftover) release(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	switch ok, gone, err := r.own(); {
+	ok, gone, err := r.own()
+	for end := time.Now().Add(time.Second); !ok && err == nil && time.Now().Before(end); ok, gone, err = r.own() {
+		time.Sleep(10 * time.Millisecond) // one that only looks for leftovers has it for a moment
+	}
+	switch {
 	case err != nil:
 		return err
 	case gone:
@@ -209,25 +218,18 @@ func (l *leftover) release(ctx context.Context) error {
 	}
 	defer device.Close()
 	remove := &remover{p: l.p, device: device, record: r}
-	left := 0
-	for _, name := range slices.Sorted(maps.Keys(r.members)) {
-		found, err := remove.find(ctx, name, *r.members[name], "")
-		switch {
-		case name != l.dataset:
-			if err != nil || found != "" {
-				left++
-			}
-			continue
-		case err != nil:
+	if in, ok := r.members[l.dataset]; ok {
+		found, err := remove.find(ctx, l.dataset, *in, "")
+		if err != nil {
 			return err
-		case found == "":
-			continue
 		}
-		if err := remove.remove(ctx, poolOf(found), []string{found}); err != nil {
-			return err
+		if found != "" {
+			if err := remove.remove(ctx, poolOf(found), []string{found}); err != nil {
+				return err
+			}
 		}
 	}
-	if left > 0 {
+	if remove.others(ctx, l.dataset) {
 		return nil
 	}
 	return r.remove()

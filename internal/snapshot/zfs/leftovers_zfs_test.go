@@ -66,6 +66,14 @@ func TestLeftoverRenamed(t *testing.T) {
 	p.zfs("rename", p.name+"/b", p.name+"/c")
 	p.create("b")
 	cleaned(t, p, 3) // the pool's own dataset, b, and what was mounted there as other
+
+	p.zfs("destroy", p.name+"/b")
+	p.zfs("rename", p.name+"/c", p.name+"/b")
+	died(t, p, "exchanged", of(p.volume("b"), "."), of(p.volume("other"), "."))
+	p.zfs("rename", p.name+"/b", p.name+"/between")
+	p.zfs("rename", p.name+"/other", p.name+"/b")
+	p.zfs("rename", p.name+"/between", p.name+"/other")
+	cleaned(t, p, 2)
 }
 
 // A copy of a snapshot that was received is not ours, though it has all that can be copied.

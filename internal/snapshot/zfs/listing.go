@@ -14,33 +14,6 @@ import (
 	"stillpoint/internal/tool"
 )
 
-// A pool is what zpool says of one.
-type pool struct {
-	name string
-	guid uint64
-}
-
-// pool describes one that snapshots can be made on.
-func (p *Provider) pool(ctx context.Context, name string) (pool, error) {
-	lines, err := p.list(ctx, 3, "zpool", "list", "-H", "-p", "-o", "guid,health,readonly", name)
-	if err != nil {
-		return pool{}, err
-	}
-	if len(lines) != 1 {
-		return pool{}, problem.Newf(problem.SnapshotFailed, name, "zpool says %d lines of one pool", len(lines))
-	}
-	guid, err := strconv.ParseUint(lines[0][0], 10, 64)
-	switch {
-	case err != nil:
-		return pool{}, problem.New(problem.SnapshotFailed, name, fmt.Errorf("its guid: %w", err))
-	case lines[0][1] == "SUSPENDED":
-		return pool{}, problem.Newf(problem.ZFSStuck, name, "the pool is suspended: its disks do not answer")
-	case lines[0][2] == "on":
-		return pool{}, problem.Newf(problem.VolumeReadOnly, name, "the pool is imported read-only")
-	}
-	return pool{name, guid}, nil
-}
-
 // pools are the names of those that are imported, by their guids.
 func (p *Provider) pools(ctx context.Context) (map[uint64]string, error) {
 	lines, err := p.list(ctx, 2, "zpool", "list", "-H", "-p", "-o", "guid,name")

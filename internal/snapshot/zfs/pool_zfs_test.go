@@ -44,6 +44,12 @@ func newPool(tb testing.TB, options ...string) testPool {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return newPoolIn(tb, base, options...)
+}
+
+// newPoolIn makes it in a folder, which goes, too.
+func newPoolIn(tb testing.TB, base string, options ...string) testPool {
+	tb.Helper()
 	pools++
 	p := testPool{name: fmt.Sprintf("tank%d-%d", os.Getpid(), pools), dir: filepath.Join(base, "mnt"), file: filepath.Join(base, "disk"), t: tb}
 	tb.Cleanup(func() {

@@ -35,8 +35,9 @@ type set struct {
 	aborted atomic.Bool // Abort was called
 	asked   bool        // the kernel was, for the snapshots
 
-	settled sync.Mutex // what follows belongs to settle
+	settled sync.Mutex // what follows, and when members were taken, belongs to settle
 	held    bool
+	after   *volume.Table // what was mounted later, once asked
 }
 
 // state is how far a set has come.
@@ -145,18 +146,12 @@ func (s *set) add(ctx context.Context, table *volume.Table, ts snapshot.Target) 
 	if t.paths, err = clean(ts); err != nil {
 		return err
 	}
-	name := poolOf(ts.Volume.Source)
-	if _, known := s.pools[name]; !known {
-		if s.pools[name], err = s.p.pool(ctx, name); err != nil {
-			return err
-		}
-	}
-	all, err := s.p.datasets(ctx, name)
+	pool, err := s.pool(ctx, poolOf(ts.Volume.Source))
 	if err != nil {
 		return err
 	}
 	t.places = places(table, ts.Volume, t.paths)
-	s.missing[t] = unmounted(table, all, ts.Volume, t.paths, t.places)
+	s.missing[t] = unmounted(table, pool.datasets, ts.Volume, t.paths, t.places)
 	s.targets = append(s.targets, t)
 	for _, pl := range t.places {
 		m := s.members[pl.dataset]
@@ -214,9 +209,10 @@ func (s *set) sorted() []*member {
 	return ms
 }
 
-// on lists the members of a pool that can be taken.
+// on lists the members of a pool that can be taken. Of those of another pool it reads
+// nothing that changes: each pool is taken by a goroutine of its own.
 func (s *set) on(pool string) []*member {
-	return slices.DeleteFunc(s.sorted(), func(m *member) bool { return m.gap != nil || poolOf(m.dataset) != pool })
+	return slices.DeleteFunc(s.sorted(), func(m *member) bool { return poolOf(m.dataset) != pool || m.gap != nil })
 }
 
 func (s *set) intents() []intent {

@@ -112,7 +112,10 @@ func (r *record) create(members []intent) error {
 	if err := os.Link(part, r.path()); err != nil { // Rename would replace another one's
 		return err
 	}
-	return syncDir(r.dir)
+	if err := syncDir(r.dir); err != nil {
+		return errors.Join(err, os.Remove(r.path()))
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

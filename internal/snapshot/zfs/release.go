@@ -22,6 +22,10 @@ func (t *target) Release(ctx context.Context) error {
 	if t.set.state == over {
 		return nil
 	}
+	// What has not come back may be the mount of this one, which would be waited for.
+	if err := t.set.p.zfs.refuse(); err != nil {
+		return problem.New(problem.ReleaseFailed, t.ID(), err)
+	}
 	if !t.released {
 		t.released = true
 		for _, name := range t.datasets() {
@@ -53,14 +57,15 @@ func (s *set) release(ctx context.Context) error {
 				left++
 				continue
 			}
-			if s.space != nil {
-				m.unmount(s.space)
-			}
 			if !m.destroyed {
 				ms = append(ms, m)
 			}
 		}
-		if err := s.destroy(ctx, name, ms); err != nil {
+		err := s.unmount(ctx, name, ms)
+		if err == nil {
+			err = s.destroy(ctx, name, ms)
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -76,6 +81,19 @@ func (s *set) release(ctx context.Context) error {
 		s.close()
 	}
 	return nil
+}
+
+// unmount takes the mounts of members away. Before the set is taken there are none.
+func (s *set) unmount(ctx context.Context, pool string, ms []*member) error {
+	if s.state != taken || len(ms) == 0 {
+		return nil
+	}
+	return s.p.zfs.do(ctx, callLimit, "end of mounts of "+pool, func() error {
+		for _, m := range ms {
+			m.unmount(s.space)
+		}
+		return nil
+	})
 }
 
 // destroy destroys the snapshots of members, where they still are what is on record.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,15 +42,20 @@ func (r *remover) find(ctx context.Context, dataset string, in intent, renamed s
 	}
 	of, err := r.p.stats(ctx, r.device, dataset)
 	switch {
-	case gone(err):
-		return "", nil
+	case gone(err) && renamed == "": // since a moment ago
+		return r.findRenamed(ctx, in)
 	case err != nil:
 		return "", coded(name, err)
 	}
-	if !in.fits(of.GUID, snap, r.record.tag()) {
-		return "", foreign(name, "is not the snapshot that is on record")
+	if in.fits(of.GUID, snap, r.record.tag()) {
+		return name, nil
 	}
-	return name, nil
+	if renamed == "" { // another dataset may have got the name of this one
+		if name, err := r.findRenamed(ctx, in); err != nil || name != "" {
+			return name, err
+		}
+	}
+	return "", foreign(name, "is not the snapshot that is on record")
 }
 
 // findRenamed looks for the snapshot in all of the pool.
@@ -62,7 +69,13 @@ func (r *remover) findRenamed(ctx context.Context, in intent) (string, error) {
 		if set != r.record.set || dataset == in.Dataset {
 			continue
 		}
-		if name, err := r.find(ctx, in.Dataset, in, dataset); err == nil && name != "" {
+		name, err := r.find(ctx, in.Dataset, in, dataset)
+		switch {
+		case problem.Is(err, problem.LeftoverForeign):
+			continue // the snapshot of another one of the set, or a copy
+		case err != nil:
+			return "", err // it may be this one
+		case name != "":
 			return name, nil
 		}
 	}
@@ -81,9 +94,10 @@ func (r *remover) list(ctx context.Context, in intent) (names []string, err erro
 	if !ok {
 		return nil, problem.Newf(problem.VolumeLost, in.Dataset, "its pool is not imported; if it never will be, remove %s", r.record.path())
 	}
-	names, ok = r.names[pool]
-	if !ok {
-		names, err = r.p.snapshots(ctx, pool)
+	if names, ok = r.names[pool]; ok {
+		return names, nil
+	}
+	if names, err = r.p.snapshots(ctx, pool); err == nil {
 		r.names[pool] = names
 	}
 	return names, err
@@ -137,4 +151,19 @@ func (r *remover) why(pool string, err error) error {
 		return fmt.Errorf("somebody has made a clone of a snapshot: %w", err)
 	}
 	return coded(pool, err)
+}
+
+// others tells whether a snapshot of another dataset may still be there. It begins with
+// the last, since the first are mostly released first: of many one answer is enough.
+func (r *remover) others(ctx context.Context, than string) bool {
+	names := slices.Sorted(maps.Keys(r.record.members))
+	for _, name := range slices.Backward(names) {
+		if name == than {
+			continue
+		}
+		if found, err := r.find(ctx, name, *r.record.members[name], ""); err != nil || found != "" {
+			return true
+		}
+	}
+	return false
 }

@@ -11,6 +11,7 @@ import (
 	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/zfs"
 	"stillpoint/internal/volume"
 )
 
@@ -30,6 +31,8 @@ func (t *target) Parts() []snapshot.Part {
 		return slices.Clone(t.view.parts)
 	}
 	// What is known without a look at them.
+	t.set.settled.Lock()
+	defer t.set.settled.Unlock()
 	var parts []snapshot.Part
 	for _, pl := range t.places {
 		if m := t.set.members[pl.dataset]; m.gap == nil {
@@ -111,9 +114,31 @@ func (s *set) settle() error {
 	if err := s.record.made(made); err != nil {
 		return err
 	}
+	s.date()
 	s.held = true
 	fault.Point("zfs:snapshots-recorded")
 	return nil
+}
+
+// date sets when the snapshots were taken: their transaction group was closed some time
+// before the call came back, which waited until it was written. Where the kernel does not
+// know any more, the end of the call stays.
+func (s *set) date() {
+	for name := range s.pools {
+		ms := s.on(name)
+		i := slices.IndexFunc(ms, func(m *member) bool { return m.stats.CreateTXG > 0 })
+		if i < 0 {
+			continue
+		}
+		at, err := zfs.Closed(name, ms[i].stats.CreateTXG)
+		if err != nil || at.After(ms[i].taken) {
+			continue
+		}
+		for _, m := range ms {
+			m.taken = at
+		}
+	}
+	s.tellApart()
 }
 
 // hold keeps others from destroying the snapshots. Who was faster is noticed next.

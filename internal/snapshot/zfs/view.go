@@ -15,6 +15,7 @@ import (
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/file"
 	"stillpoint/internal/sys/mount"
+	"stillpoint/internal/volume"
 )
 
 // A mounting is the mount of a snapshot, which the views of all targets show.
@@ -156,9 +157,7 @@ func (t *target) absent() error {
 			t.gap(m.at, m.Code, m.Reason)
 		}
 	}
-	ctx, cancel := contextFor(answerLimit)
-	defer cancel()
-	table, err := t.set.p.host(ctx)
+	table, err := t.set.since()
 	if err != nil {
 		return fmt.Errorf("look for datasets that came meanwhile: %w", err)
 	}
@@ -169,6 +168,18 @@ func (t *target) absent() error {
 		t.gap(pl.at, problem.VolumeLate, "dataset "+pl.dataset+" was mounted here while the snapshot was taken")
 	}
 	return nil
+}
+
+// since is what was mounted when the first target was shown.
+func (s *set) since() (table *volume.Table, err error) {
+	s.settled.Lock()
+	defer s.settled.Unlock()
+	if s.after == nil {
+		ctx, cancel := contextFor(answerLimit)
+		defer cancel()
+		s.after, err = s.p.host(ctx)
+	}
+	return s.after, err
 }
 
 // named tells whether there is a gap at a place, or around it.

@@ -54,6 +54,9 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if _, err := p.pool(ctx, poolOf(v.Source)); err != nil {
 		return err
 	}
+	if err := p.roomy(ctx, d, poolOf(v.Source)); err != nil {
+		return err
+	}
 	space, err := newSpace()
 	if err != nil {
 		return err

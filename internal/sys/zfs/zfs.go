@@ -50,6 +50,13 @@ func Open() (*Device, error) {
 	return &Device{f}, nil
 }
 
+// Loaded tells whether there is the module. To open its device would load one that is
+// only installed: the node is made at boot (the module's alias "devname:zfs").
+func Loaded() bool {
+	_, err := os.Stat("/sys/module/zfs")
+	return err == nil
+}
+
 // Close ends the holds that were made through it.
 func (d *Device) Close() error { return d.f.Close() }
 
@@ -139,6 +146,8 @@ type Stats struct {
 	GUID       uint64 // of a received copy of a snapshot it is the same
 	CreateTXG  uint64 // the transaction group that made it
 	Created    time.Time
+	Used       uint64            // bytes, with those of datasets in it
+	Available  uint64            // bytes, as quotas and the pool allow
 	Properties map[string]string // those of users, "NAMESPACE:NAME", inherited ones, too
 }
 
@@ -166,6 +175,10 @@ func stats(l list) Stats {
 				s.GUID = v
 			case "createtxg":
 				s.CreateTXG = v
+			case "used":
+				s.Used = v
+			case "available":
+				s.Available = v
 			case "creation":
 				s.Created = time.Unix(int64(v), 0)
 			}

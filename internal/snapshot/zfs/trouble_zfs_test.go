@@ -1,0 +1,124 @@
+//go:build zfs
+
+package zfs
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/sys/zfs"
+	"stillpoint/internal/tool"
+)
+
+// A pool whose disk does not answer is given up, in Commit, too, and nothing waits for it
+// again; when it answers, what came late is removed.
+func TestDiskHangs(t *testing.T) {
+	disk := scratch.New(t, "ext4", scratch.GiB)
+	base := filepath.Join(disk.Dir, "pool")
+	must(t, os.Mkdir(base, 0o700))
+	p := newPoolIn(t, base)
+	p.create("a")
+	pending := prepare(t, of(p.volume("."), "."))
+	t.Cleanup(func() { _, _ = tool.Run(context.Background(), "fsfreeze", "-u", disk.Dir) })
+	scratch.Run(t, "fsfreeze", "-f", disk.Dir)
+	took := func(what string, least, most time.Duration, call func()) {
+		began := time.Now()
+		call()
+		if d := time.Since(began); d < least || d > most {
+			t.Errorf("%s took %s", what, d)
+		}
+	}
+	var err error
+	took("commit", callLimit, 2*callLimit, func() { _, err = pending.Commit(t.Context()) })
+	hasCode(t, "commit", err, problem.ZFSStuck)
+	took("abort", 0, callLimit/4, func() { err = pending.Abort(t.Context()) })
+	hasCode(t, "abort", err, problem.ReleaseFailed)
+	by := pending.(*set).p
+	took("check", 0, callLimit/4, func() { err = by.Check(t.Context(), p.volume(".")) })
+	hasCode(t, "check", err, problem.ZFSStuck)
+
+	scratch.Run(t, "fsfreeze", "-u", disk.Dir)
+	for end := time.Now().Add(time.Minute); by.zfs.refuse() != nil; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(by.zfs.refuse())
+		}
+	}
+	must(t, pending.Abort(t.Context()))
+	if left := p.snapshots() + recordNames(t); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// So is one whose disk stops answering when the snapshots are there.
+func TestDiskHangsInRelease(t *testing.T) {
+	disk := scratch.New(t, "ext4", scratch.GiB)
+	base := filepath.Join(disk.Dir, "pool")
+	must(t, os.Mkdir(base, 0o700))
+	p := newPoolIn(t, base)
+	snaps, err := prepare(t, of(p.volume("."), ".")).Commit(t.Context())
+	must(t, err)
+	must(t, snaps[0].Err())
+	t.Cleanup(func() { _, _ = tool.Run(context.Background(), "fsfreeze", "-u", disk.Dir) })
+	scratch.Run(t, "fsfreeze", "-f", disk.Dir)
+	hasCode(t, "release", snaps[0].Release(t.Context()), problem.ReleaseFailed)
+	began := time.Now()
+	err = snaps[0].Release(t.Context())
+	hasCode(t, "release again", err, problem.ReleaseFailed)
+	if d := time.Since(began); d > callLimit/4 || !problem.Is(err, problem.ReleaseFailed) {
+		t.Errorf("after %s: %v", d, err)
+	}
+	scratch.Run(t, "fsfreeze", "-u", disk.Dir)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if err = snaps[0].Release(t.Context()); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if left := p.snapshots() + recordNames(t); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// The instant is when the transaction group was closed, and not when it was written.
+func TestTaken(t *testing.T) {
+	p := newPool(t)
+	pending := prepare(t, of(p.volume("."), "."))
+	before := time.Now()
+	snaps, err := pending.Commit(t.Context())
+	must(t, err)
+	after := time.Now()
+	taken := snaps[0].Parts()[0].Taken
+	if taken.Before(before) || taken.After(after) {
+		t.Errorf("taken at %s, committed from %s to %s", taken, before, after)
+	}
+	at, err := zfs.Closed(p.name, pending.(*set).members[p.name].stats.CreateTXG)
+	if d := at.Sub(taken).Abs(); err != nil || d > 100*time.Millisecond {
+		t.Errorf("closed at %s, %v; taken at %s", at, err, taken)
+	}
+	t.Logf("closed %s before the call came back", after.Sub(taken))
+	must(t, snaps[0].Release(t.Context()))
+}
+
+// In a pool with little room a snapshot could cost programs what they need to go on.
+func TestNoRoom(t *testing.T) {
+	p := newPool(t)
+	free, err := strconv.ParseUint(p.zfs("get", "-H", "-p", "-o", "value", "available", p.name), 10, 64)
+	must(t, err)
+	p.zfs("create", "-o", "reservation="+strconv.FormatUint(free-(10<<20), 10), p.name+"/reserved")
+	v := p.volume(".")
+	hasCode(t, "check", provider().Check(t.Context(), v), problem.SnapshotFull)
+	sets++
+	_, err = provider().Prepare(t.Context(), "full"+strconv.Itoa(sets), []snapshot.Target{of(v, ".")})
+	hasCode(t, "prepare", err, problem.SnapshotFull)
+	p.zfs("set", "reservation=none", p.name+"/reserved")
+	must(t, provider().Check(t.Context(), v))
+}
