@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/device"
+	"stillpoint/internal/sys/blockdev"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/sys/loop"
 	"stillpoint/internal/volume"
@@ -156,6 +157,13 @@ func open(v volume.Volume) (*os.File, error) {
 		f, err := os.Open(m.Point)
 		if err != nil {
 			return nil, problem.New(problem.VolumeLost, m.Point, err)
+		}
+		is, err := blockdev.Carries(v.Device, f)
+		if err == nil && !is {
+			err = errors.New("what is mounted there now is another volume")
+		}
+		if err != nil {
+			return nil, problem.New(problem.VolumeLost, m.Point, errors.Join(err, f.Close()))
 		}
 		return f, nil
 	}
