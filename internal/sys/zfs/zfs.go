@@ -1,8 +1,8 @@
 // Package zfs speaks to ZFS by the ioctls of /dev/zfs: snapshots are made, held,
 // described and destroyed, by name. It knows the calls that take all they need as an
 // nvlist ("new style", ZFS 0.6.4 and later) and the one that describes a dataset, and
-// no other: their numbers, and the part of the argument that they read, are the same
-// in ZFS 2.1, 2.2 and 2.3 (include/sys/fs/zfs.h, include/sys/zfs_ioctl.h). It knows
+// no other: their numbers, and the part of the argument that they read, are those of
+// ZFS 2.3.9 (include/sys/fs/zfs.h, include/sys/zfs_ioctl.h). It knows
 // no word of the product, starts no program, and writes no file. A failure is the
 // kernel's errno in an fs.PathError with the call and the object, or Failures, which
 // say it for each snapshot.
@@ -192,7 +192,7 @@ func stats(l list) Stats {
 }
 
 // The beginning of zfs_cmd_t, which is all that the calls here use. The kernel copies
-// the whole, which was 13,744 bytes in ZFS 2.1 to 2.3; it is given more.
+// the whole, which is shorter than this; it is given more, in case it grows.
 type command struct {
 	name            [4096]byte
 	source          uint64
