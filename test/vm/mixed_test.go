@@ -90,7 +90,8 @@ func (r *rig) mixed(s mixedSet) {
 			require = " --require one-instant"
 		}
 		var got mixedReport
-		out := r.must("stillpoint backup --json --cache-dir /var/tmp" + named + require + " " + dirs)
+		// On a busy host an emulated machine may need more than the window.
+		out := r.must("stillpoint backup --json --retry 5 --retry-wait 2s --cache-dir /var/tmp" + named + require + " " + dirs)
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			r.Fatalf("%v: %s", err, out)
 		}
