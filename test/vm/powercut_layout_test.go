@@ -83,7 +83,7 @@ lvs --all --noheadings --options lv_full_name,lv_uuid,lv_size,lv_tags | sort`
 const reached = `i=0
 until test -e /run/reached; do
 	i=$((i + 1))
-	test $((i % 100)) != 0 || systemctl is-active -q backup || { echo "the backup has ended before" >&2; exit 1; }
+	test $((i % 100)) != 0 || systemctl is-active -q backup || { journalctl --quiet --no-pager --unit=backup >&2; exit 1; }
 	sleep 0.02
 done`
 
