@@ -53,7 +53,7 @@ func suiteHost(k kind, fs string) snapshottest.Host {
 // lookAlike makes a device that is called as ours are.
 func lookAlike(tb testing.TB, v snapshottest.Volume, id string) func() string {
 	c := control(tb)
-	d, err := c.Create(namePrefix+id+"-7-"+kindSnapshot, "STILLPOINT-1-"+kindSnapshot+"-of-somebody-else")
+	d, err := c.Create(namePrefix+id+"-7-"+kindSnapshot, "STILLPOINT-1-"+kindSnapshot+"-of-somebody-else-"+id)
 	if err == nil {
 		err = c.Load(d.Number, []dm.Target{{Length: 8, Type: "zero"}}, false)
 	}
