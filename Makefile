@@ -46,8 +46,8 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) vet -tags bench ./bench/...
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags bench ./bench/...
-	$(GO) vet -tags vm ./test/vm/...
-	$(GO) tool staticcheck -tags vm ./test/vm/...
+	$(GO) vet -tags vm ./...
+	$(GO) tool staticcheck -tags vm ./test/vm/... ./internal/snapshot/...
 	$(GO) vet -tags 'zfs faults' ./internal/snapshot/zfs
 	$(GO) vet -tags 'vm zfs' ./test/vm
 	$(GO) tool staticcheck -tags 'zfs faults' ./internal/snapshot/zfs
@@ -58,13 +58,15 @@ race: packages ## run the packages that are all goroutines under the race detect
 race-all: packages ## run everything under the race detector; some half an hour
 	$(GO) test -race -short -p 1 -timeout 30m ./internal/...
 
-soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases
+soak: packages ## run what takes too long for every day: a directory with a million names, snapshots in a row under databases, power cuts
 	STILLPOINT_TEST_NAMES=1000000 $(GO) test -count=1 -timeout 30m -v -run '^TestManyNames$$' ./internal/backup
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 60m -v -run '^TestSet$$' ./cmd/stillpoint
 	STILLPOINT_TEST_CAPTURES=20 $(GO) test -count=1 -timeout 30m -v -run '^Test(Bank|Town)$$' ./cmd/stillpoint
 	STILLPOINT_TEST_FILES=1000000 $(GO) test -count=1 -timeout 60m -v -run '^TestScale$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=1000 $(GO) test -count=1 -timeout 120m -v -run '^TestStress$$' ./internal/snapshot/cow
 	STILLPOINT_TEST_CAPTURES=100 $(GO) test -count=1 -timeout 90m -v -run '^(TestRecords|TestSQLite|TestPostgreSQL)$$' ./internal/snapshot/cow
+	./test/packages vm
+	STILLPOINT_TEST_CUTS=50 $(GO) test -tags vm -count=1 -timeout 300m -v -run '^TestPowerCut$$/^trixie$$' ./test/vm
 
 bench: build ## compare with restic, borg and kopia on the same data; takes a while
 	./test/packages bench

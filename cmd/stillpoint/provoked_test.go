@@ -21,6 +21,7 @@ import (
 var unprovoked = map[problem.Code]string{
 	problem.Uncatalogued:    "a run that ends with it is a failed test",
 	problem.VolumeEFI:       "a FAT file system, which the kernel of the tests does not know",
+	problem.KernelOld:       "a kernel before 6.14; TestOldKernel in test/vm provokes it",
 	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not",
 	problem.ZFSStuck:        "ZFS, whose module the kernel of the tests has not",
 	problem.LVMStuck:        "LVM, too; internal/snapshot/lvm provokes it",

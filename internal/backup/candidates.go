@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
 )
 
@@ -69,8 +70,12 @@ func (e *Engine) candidates(ctx context.Context, v volume.Volume) []Candidate {
 		c.Reason = without(string(v.ID), problem.Text(c.Err))
 		if c.Err == nil {
 			c.Reason = p.About()
-			c.Chosen = !chosen
-			chosen = true
+			if why := snapshot.Unasked(p); why != "" {
+				c.Reason += "; " + why
+			} else {
+				c.Chosen = !chosen
+				chosen = true
+			}
 		}
 		out = append(out, c)
 	}

@@ -71,6 +71,13 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 	var hindered error
 	for _, p := range providers {
 		err := p.Check(ctx, v)
+		if why := snapshot.Unasked(p); why != "" {
+			if err != nil {
+				why = without(string(v.ID), problem.Text(err))
+			}
+			reasons = append(reasons, p.Name()+": "+why)
+			continue
+		}
 		if err == nil {
 			return p, nil
 		}

@@ -146,6 +146,9 @@ func (p *Plan) add(ctx context.Context, providers []snapshot.Provider, v volume.
 func choose(ctx context.Context, providers []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
 	var reasons []string
 	for _, p := range providers {
+		if snapshot.Unasked(p) != "" { // and nobody can name one here
+			continue
+		}
 		err := p.Check(ctx, v)
 		if err == nil {
 			return p, nil

@@ -93,6 +93,13 @@ func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Vol
 	var hindered error
 	for _, p := range ps {
 		err := check(ctx, s, p, v)
+		if why := snapshot.Unasked(p); why != "" {
+			if err != nil {
+				why = strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")
+			}
+			reasons = append(reasons, p.Name()+": "+why)
+			continue
+		}
 		if err == nil {
 			return p, nil
 		}

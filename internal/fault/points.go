@@ -53,8 +53,8 @@ var OfZFS = []string{
 // DM lists the points of the provider that uses device-mapper, which the machine
 // of the end-to-end test need not have: they are passed in virtual machines.
 var DM = []string{
-	"dm:laid",
 	"dm:store-made",
+	"dm:laid",
 	"dm:snapshot-loaded",
 	"dm:table-loaded",
 	"dm:origin-asks",

@@ -21,7 +21,7 @@ lvcreate -qqy -L 400M -n crypt data
 lvcreate -qqy -L 800M -T data/pool
 lvcreate -qqy -V 400M -n thin --thinpool pool data
 printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/data/crypt -
-printf secret | cryptsetup open --key-file - /dev/data/crypt inner
+printf secret | cryptsetup open --disable-keyring --key-file - /dev/data/crypt inner
 mkfs.ext4 -q /dev/data/linear
 mkfs.xfs -q /dev/mapper/inner
 mkfs.ext4 -q /dev/data/thin
@@ -35,7 +35,7 @@ mount virtio-scratch1 /m/btrfs
 mount virtio-scratch2 /m/btrfs2
 `
 
-// mixedProviders are those that are to be chosen for them.
+// mixedProviders are those that are to take them; of btrfs it needs no name.
 var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs"}
 
 // A mixedSet is a backup of several volumes.
@@ -75,7 +75,12 @@ type mixedReport struct {
 }
 
 func (r *rig) mixed(s mixedSet) {
-	dirs := "/m/" + strings.Join(s.names, " /m/")
+	dirs, named := "/m/"+strings.Join(s.names, " /m/"), ""
+	for _, name := range s.names {
+		if of := mixedProviders[name]; of != "btrfs" {
+			named += " --provider /m/" + name + "=" + of
+		}
+	}
 	r.must("systemd-run --quiet --unit=rounds guest rounds " + dirs)
 	defer r.try("systemctl stop rounds")
 	r.soon("test -s /m/" + s.names[len(s.names)-1] + "/counter")
@@ -85,7 +90,7 @@ func (r *rig) mixed(s mixedSet) {
 			require = " --require one-instant"
 		}
 		var got mixedReport
-		out := r.must("stillpoint backup --json" + require + " " + dirs)
+		out := r.must("stillpoint backup --json --cache-dir /var/tmp" + named + require + " " + dirs)
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			r.Fatalf("%v: %s", err, out)
 		}

@@ -13,11 +13,13 @@ import (
 // volumes are where those of TestPowerCut are mounted.
 const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
 
-// backup backs them up. Originals of an encrypted volume go only to a place that was named.
-const backup = "stillpoint backup --cache-dir /var/tmp " + volumes
+// backup backs them up with the providers that are to be named. Originals of an encrypted
+// volume go only to a place that was named, too.
+const backup = "stillpoint backup --cache-dir /var/tmp --provider dm --provider /srv/thin=lvm " + volumes
 
 // layoutScript makes them so that they come back at each boot: a table of
-// device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM.
+// device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM. It
+// is LUKS1, because systemd opens LUKS2 with the key in a keyring, where dm cannot have it.
 const layoutScript = `set -e
 disk() { readlink -f /dev/disk/by-id/virtio-scratch$1; }
 cat >/etc/systemd/system/plain.service <<'EOF'
@@ -44,7 +46,7 @@ lvcreate -q -y -L 300M -n crypt vg
 mkdir -p /etc/keys
 head -c 32 /dev/urandom >/etc/keys/crypt
 chmod -R go= /etc/keys
-cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg/crypt /etc/keys/crypt
+cryptsetup luksFormat -q --type luks1 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/vg/crypt /etc/keys/crypt
 echo "crypt UUID=$(blkid -s UUID -o value /dev/vg/crypt) /etc/keys/crypt luks" >/etc/crypttab
 systemctl daemon-reload
 systemctl start systemd-cryptsetup@crypt

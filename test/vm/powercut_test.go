@@ -60,11 +60,10 @@ func patientAgent(t *testing.T) vm.File {
 // A power is the test's machine, with what it had before its power was cut.
 type power struct {
 	*rig
-	providers []string      // that take them
-	took      time.Duration // for a backup that nobody ends
-	mounts    string        // what was where, see showMounts
-	devices   string        // and below that, see showDevices
-	writer    *acknowledged // who writes now, or did
+	took    time.Duration // for a backup that nobody ends
+	mounts  string        // what was where, see showMounts
+	devices string        // and below that, see showDevices
+	writer  *acknowledged // who writes now, or did
 }
 
 // with is p for a part of the test.
@@ -72,9 +71,9 @@ func (p *power) with(r *rig) *power { p.rig = r; return p }
 
 // points are the steps of a backup at which it can be stopped.
 func (p *power) points() []string {
-	return slices.DeleteFunc(slices.Clone(fault.Points), func(point string) bool {
+	return slices.DeleteFunc(slices.Concat(fault.Points, fault.DM), func(point string) bool {
 		part, _, _ := strings.Cut(point, ":")
-		return !slices.Contains([]string{"backup", "capture", "repository"}, part) && !slices.Contains(p.providers, part)
+		return !slices.Contains([]string{"backup", "capture", "repository", "dm"}, part)
 	})
 }
 
@@ -85,14 +84,7 @@ func (p *power) layout() {
 	p.start()
 	p.mounts, p.devices = p.must(showMounts), p.must(showDevices)
 	p.Logf("the volumes are\n%s\n%s", p.mounts, p.devices)
-	out := p.must("stillpoint providers")
-	for line := range strings.Lines(out) {
-		f := strings.Fields(line) // where, file system, provider, what it says
-		if len(f) > 3 && strings.HasPrefix(f[0], "/srv/") && f[3] == "chosen" && !slices.Contains(p.providers, f[2]) {
-			p.providers = append(p.providers, f[2])
-		}
-	}
-	p.Logf("%v take them:\n%s", p.providers, out)
+	p.Logf("%s", p.must("stillpoint providers"))
 	p.must("mkdir -p /var/backups && stillpoint init")
 	p.write()
 	began := time.Now()

@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/device"
+	"stillpoint/internal/sys/blockdev"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/sys/loop"
 	"stillpoint/internal/volume"
@@ -46,6 +47,10 @@ func (p *Provider) Name() string { return Name }
 func (p *Provider) About() string {
 	return "device-mapper: the original of what changes goes to a cache file on another volume, whatever free space the volume group has"
 }
+
+// OnDemand says that it is new: not every check of the conformance suite has been
+// seen to pass on every kind of volume.
+func (p *Provider) OnDemand() string { return "is new, and takes what it is named for: --provider dm" }
 
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
@@ -152,6 +157,13 @@ func open(v volume.Volume) (*os.File, error) {
 		f, err := os.Open(m.Point)
 		if err != nil {
 			return nil, problem.New(problem.VolumeLost, m.Point, err)
+		}
+		is, err := blockdev.Carries(v.Device, f)
+		if err == nil && !is {
+			err = errors.New("what is mounted there now is another volume")
+		}
+		if err != nil {
+			return nil, problem.New(problem.VolumeLost, m.Point, errors.Join(err, f.Close()))
 		}
 		return f, nil
 	}

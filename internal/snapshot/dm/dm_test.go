@@ -162,3 +162,11 @@ func TestAgainst(t *testing.T) {
 		}
 	}
 }
+
+// Another file system at the place of the volume is not frozen in its stead.
+func TestOpen(t *testing.T) {
+	v := volume.Volume{ID: "x", Device: "253:99999", Mounts: []volume.Mount{{Point: t.TempDir(), Root: "/"}}}
+	if _, err := open(v); problem.CodeOf(err) != problem.VolumeLost {
+		t.Errorf("another one: %v", err)
+	}
+}

@@ -1,11 +1,79 @@
 package dm
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"stillpoint/internal/fault"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/dm"
 )
+
+// Release takes our devices away.
+func (t *target) Release(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.stopWatch()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released {
+		return nil
+	}
+	fault.Point("dm:releasing")
+	if err := t.takeAway(ctx); err != nil {
+		t.tryAgain()
+		return problem.New(problem.ReleaseFailed, t.ID(), err)
+	}
+	t.released = true
+	return nil
+}
+
+// again is the time between two tries to take away what somebody else hinders.
+const again = 3 * time.Second
+
+// tryAgain goes on with that while this process lives, which may be an agent's: what
+// is of a process that lives nobody else takes away. It is called with mu held.
+func (t *target) tryAgain() {
+	if t.trying {
+		return
+	}
+	t.trying = true
+	go func() {
+		for {
+			time.Sleep(again)
+			if t.Release(context.Background()) == nil {
+				return
+			}
+		}
+	}()
+}
+
+// takeAway removes everything, also where the preparation did not come far. It is
+// called with mu held.
+func (t *target) takeAway(ctx context.Context) error {
+	var errs []error
+	if t.shown != nil {
+		errs = append(errs, t.shown.Close())
+		t.shown = nil
+	}
+	errs = append(errs, allLocked(ctx, t.set.control, t.origin.number, func() error {
+		if !t.made {
+			return t.origin.clear()
+		}
+		return release(t.set.control, t.tag)
+	}))
+	if t.store != nil && t.store.file != nil {
+		errs = append(errs, t.store.file.Close())
+		t.store.file = nil
+	}
+	if t.root != nil {
+		errs = append(errs, t.root.Close())
+		t.root = nil
+	}
+	return errors.Join(errs...)
+}
 
 // release takes a snapshot away, and with the last one of an origin what is laid
 // below that. It asks the kernel what there is, so it works for what another

@@ -41,6 +41,7 @@ type target struct {
 	quit     chan struct{} // ends the watch
 	ended    chan struct{} // when it has
 	released bool
+	trying   bool // to release it, after that has failed
 }
 
 // keep makes the store. Our lock is held.
@@ -191,50 +192,6 @@ func (t *target) Cache() (snapshot.Cache, bool) {
 		t.look()
 	}
 	return snapshot.Cache{Dir: t.store.dir, Used: t.used.Load(), Maximum: t.store.limits.Maximum}, true
-}
-
-// Release takes our devices away.
-func (t *target) Release(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	t.stopWatch()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.released {
-		return nil
-	}
-	fault.Point("dm:releasing")
-	if err := t.takeAway(ctx); err != nil {
-		return problem.New(problem.ReleaseFailed, t.ID(), err)
-	}
-	t.released = true
-	return nil
-}
-
-// takeAway removes everything, also where the preparation did not come far. It is
-// called with mu held.
-func (t *target) takeAway(ctx context.Context) error {
-	var errs []error
-	if t.shown != nil {
-		errs = append(errs, t.shown.Close())
-		t.shown = nil
-	}
-	errs = append(errs, allLocked(ctx, t.set.control, t.origin.number, func() error {
-		if !t.made {
-			return t.origin.clear()
-		}
-		return release(t.set.control, t.tag)
-	}))
-	if t.store != nil && t.store.file != nil {
-		errs = append(errs, t.store.file.Close())
-		t.store.file = nil
-	}
-	if t.root != nil {
-		errs = append(errs, t.root.Close())
-		t.root = nil
-	}
-	return errors.Join(errs...)
 }
 
 var (

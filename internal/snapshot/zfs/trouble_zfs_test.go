@@ -39,7 +39,7 @@ func TestDiskHangs(t *testing.T) {
 	took("commit", callLimit, 2*callLimit, func() { _, err = pending.Commit(t.Context()) })
 	hasCode(t, "commit", err, problem.ZFSStuck)
 	took("abort", 0, callLimit/4, func() { err = pending.Abort(t.Context()) })
-	hasCode(t, "abort", err, problem.ReleaseFailed)
+	hasCode(t, "abort", err, problem.ZFSStuck)
 	by := pending.(*set).p
 	took("check", 0, callLimit/4, func() { err = by.Check(t.Context(), p.volume(".")) })
 	hasCode(t, "check", err, problem.ZFSStuck)
@@ -67,12 +67,12 @@ func TestDiskHangsInRelease(t *testing.T) {
 	must(t, snaps[0].Err())
 	t.Cleanup(func() { _, _ = tool.Run(context.Background(), "fsfreeze", "-u", disk.Dir) })
 	scratch.Run(t, "fsfreeze", "-f", disk.Dir)
-	hasCode(t, "release", snaps[0].Release(t.Context()), problem.ReleaseFailed)
+	hasCode(t, "release", snaps[0].Release(t.Context()), problem.ZFSStuck)
 	began := time.Now()
 	err = snaps[0].Release(t.Context())
-	hasCode(t, "release again", err, problem.ReleaseFailed)
-	if d := time.Since(began); d > callLimit/4 || !problem.Is(err, problem.ReleaseFailed) {
-		t.Errorf("after %s: %v", d, err)
+	hasCode(t, "release again", err, problem.ZFSStuck)
+	if d := time.Since(began); d > callLimit/4 {
+		t.Errorf("it took %s", d)
 	}
 	scratch.Run(t, "fsfreeze", "-u", disk.Dir)
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
