@@ -20,8 +20,34 @@ func (s *set) Suspends() bool { return true }
 
 // Ready writes what is dirty.
 func (s *set) Ready(ctx context.Context) error {
-	if err := s.hold.Sync(); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, err)
+	if err := s.write(ctx); err != nil {
+		return coded(s.id, err)
+	}
+	return ctx.Err()
+}
+
+// write writes what is dirty. It waits no longer than the context lets it, though the
+// kernel waits as long as a disk does, or a pool that is full.
+func (s *set) write(ctx context.Context) error {
+	done, hold := make(chan error, 1), s.hold
+	go func() { done <- hold.Sync() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ahead is how long Hold writes before it freezes: others may be held already. What
+// is not written by then, the freeze writes, in its own time.
+const ahead = time.Second
+
+func (s *set) writeAhead(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, ahead)
+	defer cancel()
+	if err := s.write(limited); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
 	return ctx.Err()
 }
@@ -36,8 +62,8 @@ func (s *set) Hold(ctx context.Context) error {
 	if s.held || s.aborted.Load() {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
-	if err := s.hold.Sync(); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, err)
+	if err := s.writeAhead(ctx); err != nil {
+		return coded(s.id, err)
 	}
 	s.held = true
 	if err := s.hold.Suspend(ctx); err != nil {

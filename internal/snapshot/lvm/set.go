@@ -133,8 +133,8 @@ func (s *set) makeHold(ctx context.Context) (err error) {
 	if s.hold, err = frozen.New(all); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
-	if err := s.hold.Sync(); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, err)
+	if err := s.write(ctx); err != nil {
+		return coded(s.id, err)
 	}
 	return ctx.Err()
 }
