@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,7 +112,7 @@ func TestTaken(t *testing.T) {
 // In a pool with little room a snapshot could cost programs what they need to go on.
 func TestNoRoom(t *testing.T) {
 	p := newPool(t)
-	free, err := strconv.ParseUint(p.zfs("get", "-H", "-p", "-o", "value", "available", p.name), 10, 64)
+	free, err := strconv.ParseUint(strings.TrimSpace(p.zfs("get", "-H", "-p", "-o", "value", "available", p.name)), 10, 64)
 	must(t, err)
 	p.zfs("create", "-o", "reservation="+strconv.FormatUint(free-(10<<20), 10), p.name+"/reserved")
 	v := p.volume(".")
