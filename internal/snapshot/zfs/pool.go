@@ -50,6 +50,11 @@ func (p *Provider) roomy(ctx context.Context, d *zfs.Device, pool string) error 
 	if err != nil {
 		return coded(pool, err)
 	}
+	return enough(pool, st)
+}
+
+// enough is nil where a pool's own dataset says that there is the reserve.
+func enough(pool string, st zfs.Stats) error {
 	all := st.Used + st.Available
 	if need := min(all/100*reserve, reserveMost); st.Available < need {
 		return problem.Newf(problem.SnapshotFull, pool, "the pool has %d MiB left of %d, and %d are to be free for the programs that write to it", st.Available>>20, all>>20, need>>20)
