@@ -67,17 +67,14 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 		}
 		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")
 	}
-	var reasons []string
+	var reasons, unasked []string
 	var hindered error
 	for _, p := range providers {
-		err := p.Check(ctx, v)
-		if why := snapshot.Unasked(p); why != "" {
-			if err != nil {
-				why = without(string(v.ID), problem.Text(err))
-			}
-			reasons = append(reasons, p.Name()+": "+why)
+		if why := snapshot.Unasked(p); why != "" { // not even looked at: its look may start programs
+			unasked = append(unasked, p.Name()+": "+why)
 			continue
 		}
+		err := p.Check(ctx, v)
 		if err == nil {
 			return p, nil
 		}
@@ -97,6 +94,6 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 		return nil, hindered
 	}
 	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
-		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+
+		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(append(reasons, unasked...), "; ")+
 			"); --exclude leaves a mounted volume out, --provider none reads live files"))
 }

@@ -147,6 +147,7 @@ func choose(ctx context.Context, providers []snapshot.Provider, v volume.Volume)
 	var reasons []string
 	for _, p := range providers {
 		if snapshot.Unasked(p) != "" { // and nobody can name one here
+			reasons = append(reasons, p.Name()+": only for `backup --provider "+p.Name()+"`")
 			continue
 		}
 		err := p.Check(ctx, v)

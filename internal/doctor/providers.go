@@ -89,17 +89,14 @@ func able(s Subject, v volume.Volume, c Choice) Finding {
 
 // chosen is the provider that a backup would choose.
 func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
-	var reasons []string
+	var reasons, unasked []string
 	var hindered error
 	for _, p := range ps {
-		err := check(ctx, s, p, v)
 		if why := snapshot.Unasked(p); why != "" {
-			if err != nil {
-				why = strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")
-			}
-			reasons = append(reasons, p.Name()+": "+why)
+			unasked = append(unasked, p.Name()+": "+why)
 			continue
 		}
+		err := check(ctx, s, p, v)
 		if err == nil {
 			return p, nil
 		}
@@ -117,7 +114,7 @@ func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Vol
 	if hindered != nil {
 		return nil, hindered
 	}
-	return nil, problem.New(problem.NoProvider, "", errors.New("no provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+")"))
+	return nil, problem.New(problem.NoProvider, "", errors.New("no provider can take this "+v.FSType+" volume ("+strings.Join(append(reasons, unasked...), "; ")+")"))
 }
 
 func check(ctx context.Context, s Subject, p snapshot.Provider, v volume.Volume) error {

@@ -77,6 +77,9 @@ func (p *Provider) look() (*dm.Control, error) {
 	if p.control != nil {
 		return p.control, nil
 	}
+	if !dm.Loaded() {
+		return nil, nil // nor is there a device
+	}
 	c, err := dm.Open()
 	for _, none := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.ENODEV, syscall.ENXIO} {
 		if errors.Is(err, none) {

@@ -20,6 +20,9 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if !dm.Loaded() {
+		return nil, nil
+	}
 	c, err := dm.Open()
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil, nil // without device-mapper there is no logical volume

@@ -51,6 +51,13 @@ func Open() (*Control, error) {
 	return c, nil
 }
 
+// Loaded tells whether the kernel has device-mapper now. Open would load its module,
+// whose node is there without it.
+func Loaded() bool {
+	_, err := os.Stat("/sys/class/misc/device-mapper")
+	return err == nil
+}
+
 // File is the descriptor of the door, for who resumes devices by it.
 func (c *Control) File() *os.File { return c.f }
 
