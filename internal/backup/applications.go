@@ -42,9 +42,10 @@ func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 	return b.leaveOut(rules)
 }
 
-// volumeOf is quiesce.Selection.Volume.
+// volumeOf is quiesce.Selection.Volume. Applications make and remove files
+// meanwhile; what they have removed counts as lying where it was.
 func (b *backing) volumeOf(path string) (id string, taken bool) {
-	v, _, _, err := b.table.Find(path)
+	v, err := b.table.Holder(path)
 	if err != nil {
 		return "", false
 	}
@@ -53,7 +54,7 @@ func (b *backing) volumeOf(path string) (id string, taken bool) {
 
 // readLive is quiesce.Selection.Live. What is mounted below the path counts.
 func (b *backing) readLive(path string) bool {
-	if v, _, _, err := b.table.Find(path); err == nil && b.plan.live(v.ID) {
+	if v, err := b.table.Holder(path); err == nil && b.plan.live(v.ID) {
 		return true
 	}
 	return slices.ContainsFunc(b.plan.sources, func(s source) bool {

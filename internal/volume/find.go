@@ -33,6 +33,18 @@ func (t *Table) Find(path string) (v Volume, m Mount, rel string, err error) {
 	return Volume{}, Mount{}, "", err
 }
 
+// Holder returns the volume that shows path, or would show it: for a file that
+// was there a moment ago, as a journal was, it is the volume of its folder.
+func (t *Table) Holder(name string) (Volume, error) {
+	v, _, _, err := t.Find(name)
+	if problem.Is(err, problem.PathMissing) && path.IsAbs(name) {
+		if in, _, _, of := t.Find(path.Dir(name)); of == nil {
+			return in, nil
+		}
+	}
+	return v, err
+}
+
 // Resolve returns the canonical live path of path: absolute, with symbolic
 // links followed. It must exist.
 func (t *Table) Resolve(path string) (string, error) {

@@ -63,6 +63,14 @@ func TestLiveExt4(t *testing.T) {
 	expectCode(t, table, filepath.Join(single, "below"), problem.PathMissing)
 	expectCode(t, table, "", problem.PathMissing)
 	expectCode(t, table, "a\x00b", problem.PathMissing)
+	if in, err := table.Holder(filepath.Join(full, "a/b/journal")); err != nil || in.ID != v.ID {
+		t.Errorf("what was in a folder: on %v, %v", in.ID, err)
+	}
+	for _, nowhere := range []string{filepath.Join(full, "no/journal"), "journal", ""} {
+		if in, err := table.Holder(nowhere); !problem.Is(err, problem.PathMissing) {
+			t.Errorf("%q: on %v, %v", nowhere, in.ID, err)
+		}
+	}
 
 	want := []string{full, gone, named, partial, single, odd, stack, filepath.Join(stack, "b")}
 	slices.SortFunc(want, comparePaths)
