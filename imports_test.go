@@ -66,7 +66,7 @@ var may = map[string]string{
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/capture":                "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":                 "internal/problem",
