@@ -70,21 +70,18 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 			err = errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 		}
 	}()
-	// The guard is a process, which takes its time to start.
+	// The guard is a process, which takes its time to start, and so is a deputy.
 	started := make(chan error, 1)
 	go func() {
 		var err error
-		s.guard, err = guard.Start()
+		if s.guard, err = guard.Start(); err == nil {
+			err = p.guarded(s.guard)
+		}
 		started <- err
 	}()
 	err = s.prepareTargets(ctx, ts, r, dir)
 	if gerr := <-started; err == nil && gerr != nil {
 		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
-	}
-	if err == nil {
-		if gerr := p.legacy.guarded(s.guard); gerr != nil {
-			err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
-		}
 	}
 	if err != nil {
 		return nil, err
@@ -290,7 +287,7 @@ func (s *set) end() error {
 }
 
 func (s *set) unguard() error {
-	s.p.legacy.guardedNot(s.guard)
+	s.p.guardedNot(s.guard)
 	return s.guard.Close()
 }
 
