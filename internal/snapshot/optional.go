@@ -147,6 +147,16 @@ type Joiner interface {
 	Together(ctx context.Context, vs []volume.Volume) error
 }
 
+// A Neighbour is a Joiner to which it matters what other providers take in the same
+// set.
+type Neighbour interface {
+	Joiner
+
+	// Beside is Together where others take other volumes besides. With the code
+	// cache-nowhere it could take its own, but better does not.
+	Beside(ctx context.Context, vs, others []volume.Volume) error
+}
+
 // An OnDemand is a Provider that takes a volume only where people name it.
 type OnDemand interface {
 	Provider
