@@ -45,7 +45,11 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	others := r.Against
 	r.Against = against(set, all, asked)
 	maps.Copy(r.Against, others)
-	return cachefile.Place(r, set, all)
+	placement, candidates, err := cachefile.Place(r, set, all)
+	if err != nil {
+		err = fmt.Errorf("%s keeps originals on a volume that is not taken itself, which --cache-dir can name: %w", Name, err)
+	}
+	return placement, candidates, err
 }
 
 // beside is nil when there is a place for the cache files of a set that is on no volume
