@@ -65,6 +65,9 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(v.Mounts, isWhole) {
+		return onlyParts(v)
+	}
 	c, err := p.door()
 	if err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), err)
@@ -151,7 +154,7 @@ func (p *Provider) door() (*dm.Control, error) {
 // open opens the root of a volume, at any place where all of it shows.
 func open(v volume.Volume) (*os.File, error) {
 	for _, m := range v.Mounts {
-		if m.Hidden || m.Deleted || m.Root != "/" {
+		if !isWhole(m) {
 			continue
 		}
 		f, err := os.Open(m.Point)
@@ -167,7 +170,14 @@ func open(v volume.Volume) (*os.File, error) {
 		}
 		return f, nil
 	}
-	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
+	return nil, onlyParts(v)
+}
+
+// isWhole tells whether all of a volume shows at a mount, and can be opened there.
+func isWhole(m volume.Mount) bool { return !m.Hidden && !m.Deleted && m.Root == "/" }
+
+func onlyParts(v volume.Volume) error {
+	return problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
 }
 
 var _ snapshot.Provider = (*Provider)(nil)
