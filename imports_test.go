@@ -68,7 +68,8 @@ var may = map[string]string{
 
 	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":                "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/candidate":              "internal/snapshot internal/volume internal/problem",
+	"internal/capture":                "internal/candidate internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":                 "internal/problem",
 	"internal/openfile":               "internal/problem internal/sys/opened internal/writer/aide",
 	"internal/quiet":                  "internal/volume internal/problem",
@@ -93,12 +94,12 @@ var may = map[string]string{
 
 	"internal/tree":       "internal/snapshot internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
-	"internal/doctor":     "internal/cachefile internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents internal/sys/file",
+	"internal/doctor":     "internal/cachefile internal/candidate internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents internal/sys/file",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
-	"internal/backup":     "internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/candidate internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal internal/snapshot/lvm internal/snapshot/dm",
 	"bench":          "",

@@ -97,11 +97,17 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 		defer close(looked)
 		r.look(ctx, changed)
 	}()
+	unburdened := make(chan struct{})
+	go func() { // nobody waits for it, and it may have to wait
+		defer close(unburdened)
+		r.unburden(ctx)
+	}()
 	r.o.Log.Info("agent started", "socket", r.o.Socket, "version", r.o.Version)
 	r.o.Ready()
 	err := r.server.Serve(ctx, l)
 	cancel()
 	<-looked
+	<-unburdened
 	err = errors.Join(err, <-watched, r.end(errors.Is(context.Cause(ctx), ErrRestart)))
 	r.o.Log.Info("agent ended")
 	return err

@@ -147,20 +147,14 @@ type Joiner interface {
 	Together(ctx context.Context, vs []volume.Volume) error
 }
 
-// An OnDemand is a Provider that takes a volume only where people name it.
-type OnDemand interface {
-	Provider
+// A Neighbour is a Joiner to which it matters what other providers take in the same
+// set.
+type Neighbour interface {
+	Joiner
 
-	// OnDemand says why it is not chosen by itself, for people.
-	OnDemand() string
-}
-
-// Unasked is why a provider is not to be chosen by itself; empty where it may be.
-func Unasked(p Provider) string {
-	if o, ok := p.(OnDemand); ok {
-		return o.OnDemand()
-	}
-	return ""
+	// Beside is Together where others take other volumes besides. With the code
+	// cache-nowhere it could take its own, but better does not.
+	Beside(ctx context.Context, vs, others []volume.Volume) error
 }
 
 // A Looker is a Provider whose Check does something to the volume, be it for a

@@ -42,9 +42,9 @@ func devices(c *dm.Control) ([]found, error) {
 }
 
 // entangled are the numbers of the devices that ask ours, and of those that carry
-// cache files of ours.
-func (p *Provider) entangled() (asking, carrying map[string]bool, err error) {
-	asking, carrying = map[string]bool{}, map[string]bool{}
+// cache files of ours, with the origins that these are for.
+func (p *Provider) entangled() (asking map[string]bool, carrying map[string][]string, err error) {
+	asking, carrying = map[string]bool{}, map[string][]string{}
 	c, err := p.look()
 	if c == nil || err != nil {
 		return asking, carrying, err
@@ -59,7 +59,7 @@ func (p *Provider) entangled() (asking, carrying map[string]bool, err error) {
 		case d.tag.kind == kindStore:
 			for _, number := range below(d.Device) {
 				if dev, err := loop.Carrier(number); err == nil {
-					carrying[dev] = true
+					carrying[dev] = append(carrying[dev], d.tag.origin.String())
 				}
 			}
 		default:

@@ -48,10 +48,6 @@ func (p *Provider) About() string {
 	return "device-mapper: the original of what changes goes to a cache file on another volume, whatever free space the volume group has"
 }
 
-// OnDemand says that it is new: not every check of the conformance suite has been
-// seen to pass on every kind of volume.
-func (p *Provider) OnDemand() string { return "is new, and takes what it is named for: --provider dm" }
-
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	return p.check(ctx, v, p.rules, "")
@@ -64,6 +60,9 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	number, err := nearest(v)
 	if err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(v.Mounts, isWhole) {
+		return onlyParts(v)
 	}
 	c, err := p.door()
 	if err != nil {
@@ -151,7 +150,7 @@ func (p *Provider) door() (*dm.Control, error) {
 // open opens the root of a volume, at any place where all of it shows.
 func open(v volume.Volume) (*os.File, error) {
 	for _, m := range v.Mounts {
-		if m.Hidden || m.Deleted || m.Root != "/" {
+		if !isWhole(m) {
 			continue
 		}
 		f, err := os.Open(m.Point)
@@ -167,7 +166,14 @@ func open(v volume.Volume) (*os.File, error) {
 		}
 		return f, nil
 	}
-	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
+	return nil, onlyParts(v)
+}
+
+// isWhole tells whether all of a volume shows at a mount, and can be opened there.
+func isWhole(m volume.Mount) bool { return !m.Hidden && !m.Deleted && m.Root == "/" }
+
+func onlyParts(v volume.Volume) error {
+	return problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
 }
 
 var _ snapshot.Provider = (*Provider)(nil)

@@ -3,6 +3,8 @@ package dm
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,7 +27,7 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 		return cachefile.Placement{}, nil, err
 	}
 	for _, v := range set {
-		if carrying[v.Device] {
+		if len(carrying[v.Device]) > 0 {
 			return cachefile.Placement{}, nil, problem.Newf(problem.Busy, v.Mounts[0].Point, "the cache file of another snapshot lies on it")
 		}
 	}
@@ -40,8 +42,49 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 		r.Named = []cachefile.Named{n}
 	}
 	all := t.Volumes()
+	others := r.Against
 	r.Against = against(set, all, asked)
-	return cachefile.Place(r, set, all)
+	maps.Copy(r.Against, others)
+	placement, candidates, err := cachefile.Place(r, set, all)
+	if err != nil {
+		err = fmt.Errorf("%s keeps originals on a volume that is not taken itself, which --cache-dir can name: %w", Name, err)
+	}
+	return placement, candidates, err
+}
+
+// beside is nil when there is a place for the cache files of a set that is on no volume
+// which is taken with it by somebody else: what is kept there would be less room for
+// that, and wait for that one's instant. Where people have named one, they have chosen.
+func (p *Provider) beside(ctx context.Context, set, others []volume.Volume, r cachefile.Rules, dir string) error {
+	if err := p.untied(set, others); err != nil {
+		return err
+	}
+	if dir == "" {
+		r.Against = map[volume.ID]string{}
+		for _, v := range others {
+			r.Against[v.ID] = "taken in the same set"
+		}
+	}
+	_, _, err := p.place(ctx, set, r, dir)
+	return err
+}
+
+// untied is nil where no other volume of the set carries the cache file of an earlier
+// snapshot of one. If that one's writes were suspended first, the other one's could
+// not be: before it comes to rest it is written to, and so is the cache file.
+func (p *Provider) untied(set, others []volume.Volume) error {
+	_, carrying, err := p.entangled()
+	if err != nil {
+		return err
+	}
+	for _, v := range set {
+		for _, o := range others {
+			if slices.Contains(carrying[o.Device], v.Device) {
+				return problem.Newf(problem.Busy, v.Mounts[0].Point, "there is a snapshot of it whose cache file lies on %s, which is to be taken in the same set", o.Mounts[0].Point)
+			}
+		}
+	}
+	return nil
 }
 
 // against are volumes that no cache file of the set may lie on, and why.
