@@ -81,10 +81,19 @@ func (d *devices) unchanged(c *dm.Control) error {
 func (d *devices) blind(c *dm.Control) error {
 	table := slices.Clone(d.table)
 	table[0] = dm.Target{Length: table[0].Length, Type: "error"}
-	if err := c.Load(d.upper.Number, table, true); err != nil {
+	return exchange(c, d.upper, table)
+}
+
+// exchangePatience is how long is waited for what is under way on a device of ours. On
+// disks that do not answer it does not end.
+const exchangePatience = 10 * time.Second
+
+// exchange gives a device of ours another table.
+func exchange(c *dm.Control, d dm.Device, table []dm.Target) error {
+	if err := c.Load(d.Number, table, true); err != nil {
 		return err
 	}
-	return c.Resume(d.upper.Number, dm.Alone)
+	return dm.Within(exchangePatience, func() error { return c.Resume(d.Number, dm.Alone) })
 }
 
 // cut cuts those off who still read, by an error.
@@ -96,10 +105,7 @@ func cut(c *dm.Control, upper dm.Device) error {
 	if len(table) == 1 && table[0].Type == "error" {
 		return nil
 	}
-	if err := c.Load(upper.Number, []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true); err != nil {
-		return err
-	}
-	return c.Resume(upper.Number, dm.Alone)
+	return exchange(c, upper, []dm.Target{{Length: dm.Sectors(table), Type: "error"}})
 }
 
 // remove removes both. The upper one stays until nobody has it open any more.

@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
@@ -77,7 +79,7 @@ func candidate(v volume.Volume) error {
 	case v.Stack[0].Number != v.Device:
 		return problem.Newf(problem.NoProvider, id, "is not on %s alone", v.Stack[0].DMName)
 	}
-	if err := device.Check(v.FSType); err != nil {
+	if err := cmp.Or(device.Check(v.FSType), device.Apart(v.Options)); err != nil {
 		return problem.New(problem.NoProvider, id, err)
 	}
 	return nil
@@ -113,7 +115,7 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	if err != nil {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
-	d, err := c.Status(n)
+	d, err := settled(c, n)
 	switch {
 	case errors.Is(err, dm.ErrNone):
 		return o, problem.New(problem.VolumeLost, id, err)
@@ -137,6 +139,9 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
 	o.lv.UUID, o.number = uuid, n
+	if _, err := settled(c, o.pool.number); err != nil {
+		return o, problem.New(problem.SnapshotFailed, id, err)
+	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	}
@@ -144,6 +149,20 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.Newf(problem.DeviceSuspended, id, "its thin pool, %s, is suspended: another program changes it, or died in it (dmsetup resume lets everybody go on)", o.pool.number)
 	}
 	return o, nil
+}
+
+// brief is how long a device may be suspended by who does no more than change it, as
+// dmeventd does when it extends a pool.
+const brief = 2 * time.Second
+
+// settled is a device when nobody changes it just now.
+func settled(c *dm.Control, n dm.Number) (dm.Device, error) {
+	for end := time.Now().Add(brief); ; time.Sleep(10 * time.Millisecond) {
+		d, err := c.Status(n)
+		if err != nil || !d.Suspended || time.Now().After(end) {
+			return d, err
+		}
+	}
 }
 
 // known completes it by what LVM says of it.
@@ -157,6 +176,9 @@ func (o *origin) known(v volume.Volume, lvs []logical) error {
 	o.lv = lvs[i]
 	if _, ours := o.lv.read(); ours {
 		return problem.Newf(problem.NoProvider, string(v.ID), "is itself a snapshot of ours")
+	}
+	if err := o.lv.groupTakes(); err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
 	}
 	return nil
 }

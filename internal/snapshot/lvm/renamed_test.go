@@ -1,0 +1,203 @@
+//go:build vm
+
+package lvm
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"stillpoint/internal/problem"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/tool"
+)
+
+// A group, or the origin, gets another name while there is a snapshot: that is
+// good all the same, and removed.
+func TestRenamed(t *testing.T) {
+	g := newGroup(t, 300)
+	v := g.thin(t, "a", "ext4")
+	if err := os.WriteFile(v.Dir+"/file", []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	places := func() string {
+		return scratch.Run(t, "lvs", "--noheadings", "-o", "vg_name,lv_name", "-S", "lv_name=~^"+namePrefix)
+	}
+	for _, one := range []struct {
+		what  string
+		shown bool
+		from  string
+		to    string
+	}{
+		{"group", true, g.name, g.name + "new"},
+		{"group", false, g.name, g.name + "new"},
+		{"origin", true, g.name + "/a", g.name + "/b"},
+	} {
+		command := "vgrename"
+		if one.what == "origin" {
+			command = "lvrename"
+		}
+		s := take(t, New(), "renamed", v)[0]
+		if one.shown {
+			if err := s.Err(); err != nil {
+				t.Error(err)
+			}
+		}
+		scratch.Run(t, command, one.from, one.to)
+		if b, err := os.ReadFile(s.Root() + "/file"); err != nil || string(b) != "before" {
+			t.Errorf("%s renamed: %q, %v", one.what, b, err)
+		}
+		if err := s.Err(); err != nil {
+			t.Errorf("%s renamed: %v", one.what, err)
+		}
+		if err := s.Release(t.Context()); err != nil {
+			t.Errorf("%s renamed: %v", one.what, err)
+		}
+		scratch.Run(t, command, one.to, one.from)
+		if left := strings.TrimSpace(places()); left != "" {
+			t.Errorf("%s renamed: %s is left", one.what, left)
+		}
+	}
+}
+
+// What is suspended for a moment, as by who changes it, is waited for.
+func TestBriefly(t *testing.T) {
+	g := newGroup(t, 300)
+	v := g.thin(t, "a", "ext4")
+	for _, name := range []string{g.name + "-a", g.name + "-pool-tpool"} {
+		scratch.Run(t, "dmsetup", "suspend", "--noflush", name)
+		resumed := make(chan error, 1)
+		go func() {
+			time.Sleep(brief / 10)
+			_, err := tool.Run(context.Background(), "dmsetup", "resume", name)
+			resumed <- err
+		}()
+		err := New().Check(t.Context(), v.Volume)
+		if rerr := <-resumed; err != nil || rerr != nil {
+			t.Errorf("%s: %v, %v", name, err, rerr)
+		}
+	}
+}
+
+// Where there is no thin pool, or none active, LVM is not asked for leftovers.
+func TestUnasked(t *testing.T) {
+	asked := 0
+	c := newConsole()
+	run := c.run
+	c.run = func(ctx context.Context, name string, args ...string) ([]byte, error) {
+		asked++
+		return run(ctx, name, args...)
+	}
+	look := func(want int) {
+		t.Helper()
+		asked = 0
+		left, err := (&Provider{console: c}).Leftovers(t.Context())
+		if len(left) != 0 || err != nil || asked != want {
+			t.Errorf("LVM was asked %d times, want %d; %v, %v", asked, want, left, err)
+		}
+	}
+	look(0)
+	g := newGroup(t, 300)
+	began := time.Now()
+	look(1)
+	t.Logf("with a pool: %v", time.Since(began))
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-L", "16m", "-n", "thick", g.name)
+	scratch.Run(t, "lvchange", "-an", g.name+"/pool")
+	began = time.Now()
+	look(0)
+	t.Logf("without: %v", time.Since(began))
+}
+
+// In a group that lacks a disk LVM makes no volume, and that is known before.
+func TestDiskMissing(t *testing.T) {
+	g := newGroup(t, 300)
+	v := g.thin(t, "a", "ext4")
+	image := g.dir + "/second"
+	scratch.Run(t, "truncate", "--size", "64M", image)
+	loop := strings.TrimSpace(scratch.Run(t, "losetup", "--find", "--show", image))
+	t.Cleanup(func() { _, _ = tool.Run(context.Background(), "losetup", "--detach", loop) })
+	scratch.Run(t, "vgextend", "--yes", "-q", g.name, loop)
+	if err := New().Check(t.Context(), v.Volume); err != nil {
+		t.Error(err)
+	}
+	scratch.Run(t, "losetup", "--detach", loop)
+	until(t, "the end of the disk", func() bool {
+		return strings.Contains(scratch.Run(t, "vgs", "--noheadings", "-o", "vg_attr", g.name), "p")
+	})
+	err := New().Check(t.Context(), v.Volume)
+	scratch.Run(t, "vgreduce", "--removemissing", g.name)
+	if problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("got %v, want no-provider", err)
+	}
+	if err := New().Check(t.Context(), v.Volume); err != nil {
+		t.Error(err)
+	}
+}
+
+// XFS with its log on another device is refused before anything is made.
+func TestLogElsewhere(t *testing.T) {
+	g := newGroup(t, 500)
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-L", "80m", "-n", "log", g.name)
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--thin", "-V", "400m", "-n", "a", g.name+"/pool")
+	log, node, at := "/dev/"+g.name+"/log", "/dev/"+g.name+"/a", g.dir+"/a"
+	scratch.Run(t, "mkfs.xfs", "-q", "-l", "logdev="+log, node)
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	scratch.Run(t, "mount", "-o", "logdev="+log, node, at)
+	t.Cleanup(func() { scratch.Run(t, "umount", at) })
+	v, _ := scratch.Find(t, at)
+	if err := New().Check(t.Context(), v); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "logdev=") {
+		t.Errorf("got %v, want no-provider", err)
+	}
+	if _, err := New().Prepare(t.Context(), "apart", []snapshot.Target{{Volume: v, Paths: []string{"."}}}); problem.CodeOf(err) != problem.NoProvider {
+		t.Errorf("got %v, want no-provider", err)
+	}
+}
+
+// A command hangs on a disk that does not answer, and when that answers again, the
+// snapshot that could not be removed is removed.
+func TestHangs(t *testing.T) {
+	g := newGroup(t, 300)
+	v := g.thin(t, "a", "ext4")
+	image, under := g.dir+"/second", g.name+"under"
+	scratch.Run(t, "truncate", "--size", "64M", image)
+	loop := strings.TrimSpace(scratch.Run(t, "losetup", "--find", "--show", image))
+	t.Cleanup(func() { scratch.Run(t, "losetup", "--detach", loop) })
+	scratch.Run(t, "dmsetup", "create", under, "--table", "0 131072 linear "+loop+" 0")
+	t.Cleanup(func() { scratch.Run(t, "dmsetup", "remove", "--retry", under) })
+	scratch.Run(t, "vgextend", "--yes", "-q", g.name, "/dev/mapper/"+under)
+	t.Cleanup(func() { scratch.Run(t, "vgreduce", "--yes", "-q", g.name, "/dev/mapper/"+under) })
+
+	c := newConsole()
+	c.patience = 2 * time.Second
+	p := &Provider{console: c}
+	s := take(t, p, "hangs", v)[0]
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	scratch.Run(t, "dmsetup", "suspend", under)
+	resume := func() { _, _ = tool.Run(context.Background(), "dmsetup", "resume", under) }
+	defer resume()
+	if err := s.Release(t.Context()); problem.CodeOf(err) != problem.ReleaseFailed || !problem.Is(err, problem.LVMStuck) {
+		t.Errorf("got %v, want release-failed because of lvm-stuck", err)
+	}
+	began := time.Now()
+	if err := p.Check(t.Context(), v.Volume); problem.CodeOf(err) != problem.LVMStuck || time.Since(began) > time.Second {
+		t.Errorf("after %v: %v, want lvm-stuck at once", time.Since(began), err)
+	}
+	if err := os.WriteFile(v.Dir+"/meanwhile", nil, 0o600); err != nil {
+		t.Error(err)
+	}
+	resume()
+	until(t, "the end of the snapshot", s.(*target).isReleased)
+	if err := p.Check(t.Context(), v.Volume); err != nil {
+		t.Error(err)
+	}
+	if _, err := tool.Run(t.Context(), "lvs", g.name+"/"+namePrefix+"hangs-0"); err == nil {
+		t.Error("it is still there")
+	}
+}
