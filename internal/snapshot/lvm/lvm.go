@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
@@ -139,8 +138,10 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
 	o.lv.UUID, o.number = uuid, n
-	if _, err := settled(c, o.pool.number); err != nil {
-		return o, problem.New(problem.SnapshotFailed, id, err)
+	for _, d := range v.Stack[1:] {
+		if err := o.bears(c, v, d); err != nil {
+			return o, err
+		}
 	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
@@ -149,20 +150,6 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.Newf(problem.DeviceSuspended, id, "its thin pool, %s, is suspended: another program changes it, or died in it (dmsetup resume lets everybody go on)", o.pool.number)
 	}
 	return o, nil
-}
-
-// brief is how long a device may be suspended by who does no more than change it, as
-// dmeventd does when it extends a pool.
-const brief = 2 * time.Second
-
-// settled is a device when nobody changes it just now.
-func settled(c *dm.Control, n dm.Number) (dm.Device, error) {
-	for end := time.Now().Add(brief); ; time.Sleep(10 * time.Millisecond) {
-		d, err := c.Status(n)
-		if err != nil || !d.Suspended || time.Now().After(end) {
-			return d, err
-		}
-	}
 }
 
 // known completes it by what LVM says of it.

@@ -80,6 +80,17 @@ func TestBriefly(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, err, rerr)
 		}
 	}
+	// What stays so is said, and LVM not asked, wherever below the volume it is.
+	below := g.name + "-pool_tdata"
+	scratch.Run(t, "dmsetup", "suspend", "--noflush", below)
+	err := (&Provider{console: consoleOf(func(context.Context, string, ...string) ([]byte, error) {
+		t.Error("LVM was asked")
+		return nil, context.Canceled
+	})}).Check(t.Context(), v.Volume)
+	scratch.Run(t, "dmsetup", "resume", below)
+	if problem.CodeOf(err) != problem.DeviceSuspended || !strings.Contains(err.Error(), below) {
+		t.Errorf("got %v, want device-suspended", err)
+	}
 }
 
 // Where there is no thin pool, or none active, LVM is not asked for leftovers.
@@ -134,6 +145,22 @@ func TestDiskMissing(t *testing.T) {
 	}
 	if err := New().Check(t.Context(), v.Volume); err != nil {
 		t.Error(err)
+	}
+}
+
+// A pool that lies in another pool, which may be full before it is.
+func TestPoolInPool(t *testing.T) {
+	outer := newGroup(t, 500)
+	inner, under := group{outer.name + "in", outer.dir}, outer.name+"under"
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--thin", "-V", "400m", "-n", "lower", outer.name+"/pool")
+	scratch.Run(t, "dmsetup", "create", under, "--table", "0 819200 linear /dev/"+outer.name+"/lower 0")
+	t.Cleanup(func() { scratch.Run(t, "dmsetup", "remove", "--retry", under) })
+	scratch.Run(t, "vgcreate", "--yes", "-q", "-q", inner.name, "/dev/mapper/"+under)
+	t.Cleanup(func() { scratch.Run(t, "vgremove", "--force", "--force", "--yes", "-q", "-q", inner.name) })
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--type", "thin-pool", "-L", "200m", "-n", "pool", inner.name)
+	v := inner.thin(t, "a", "ext4")
+	if err := New().Check(t.Context(), v.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "fill up") {
+		t.Errorf("got %v, want no-provider", err)
 	}
 }
 
