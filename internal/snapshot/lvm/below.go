@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"strings"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -36,14 +37,15 @@ func (o origin) bears(c *dm.Control, v volume.Volume, below volume.Device) error
 	if d.Suspended {
 		return problem.Newf(problem.DeviceSuspended, string(v.ID), "%s, on which it lies, is suspended: another program changes it, or died in it (dmsetup resume %s lets everybody go on)", d.Name, d.Name)
 	}
-	state, err := c.State(n)
-	if err != nil || n == o.pool.number {
-		return nil
-	}
-	for _, t := range state {
-		if t.Type == "thin-pool" || t.Type == "vdo" {
-			return problem.Newf(problem.NoProvider, string(v.ID), "its thin pool lies on %s (%s), which can fill up before the pool does: a snapshot takes room there, too", d.Name, t.Type)
-		}
+	if n != o.pool.number && (isPool(d) || strings.HasSuffix(d.UUID, "-vpool") || strings.HasPrefix(d.UUID, "VDO-")) {
+		return problem.Newf(problem.NoProvider, string(v.ID), "its thin pool lies on %s, which can fill up before the pool does: a snapshot takes room there, too", d.Name)
 	}
 	return nil
+}
+
+// isPool tells a thin pool of LVM by the UUID, which lv_layer in lvm2 ends so for one
+// that has a volume, and "-vpool" for one of VDO. To ask for its state would mean to
+// wait where its disks do not answer.
+func isPool(d dm.Device) bool {
+	return strings.HasPrefix(d.UUID, "LVM-") && strings.HasSuffix(d.UUID, "-tpool")
 }

@@ -65,19 +65,19 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	return found, errors.Join(errs...)
 }
 
-// anyPool tells whether there is a thin pool. It is some calls to the kernel, and no
-// command of LVM, which reads all disks.
+// anyPool tells whether there is a thin pool of LVM that has a volume. It is some
+// calls to the kernel that wait for nothing, and no command of LVM, which reads all
+// disks.
 func anyPool(c *dm.Control) (bool, error) {
 	all, err := c.List()
 	if err != nil {
 		return false, err
 	}
 	for _, d := range all {
-		state, err := c.State(d.Number)
-		if err != nil && !errors.Is(err, dm.ErrNone) { // or it has gone
+		if d, err = c.Status(d.Number); err != nil && !errors.Is(err, dm.ErrNone) { // or it has gone
 			return false, err
 		}
-		if len(state) == 1 && state[0].Type == "thin-pool" {
+		if isPool(d) {
 			return true, nil
 		}
 	}

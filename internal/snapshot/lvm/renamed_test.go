@@ -112,11 +112,12 @@ func TestUnasked(t *testing.T) {
 	}
 	look(0)
 	g := newGroup(t, 300)
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--thin", "-V", "16m", "-n", "a", g.name+"/pool")
 	began := time.Now()
 	look(1)
 	t.Logf("with a pool: %v", time.Since(began))
 	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-L", "16m", "-n", "thick", g.name)
-	scratch.Run(t, "lvchange", "-an", g.name+"/pool")
+	scratch.Run(t, "lvchange", "-an", g.name+"/a", g.name+"/pool")
 	began = time.Now()
 	look(0)
 	t.Logf("without: %v", time.Since(began))
