@@ -26,6 +26,17 @@ func TestRenamed(t *testing.T) {
 	places := func() string {
 		return scratch.Run(t, "lvs", "--noheadings", "-o", "vg_name,lv_name", "-S", "lv_name=~^"+namePrefix)
 	}
+	// udev does not watch dm devices: tell it that there is a file system now.
+	scratch.Run(t, "udevadm", "trigger", "--action=change", "--settle", "/dev/"+g.name+"/a")
+	link := func() string {
+		scratch.Run(t, "udevadm", "settle")
+		to, _ := os.Readlink("/dev/disk/by-uuid/" + v.Volume.UUID)
+		return to
+	}
+	before := link()
+	if before == "" {
+		t.Fatal("there is no link by UUID")
+	}
 	for _, one := range []struct {
 		what  string
 		shown bool
@@ -47,6 +58,15 @@ func TestRenamed(t *testing.T) {
 			}
 		}
 		scratch.Run(t, command, one.from, one.to)
+		if one.shown { // LVM has shown it to udev, for as long as nobody has noticed
+			d := s.(*target).devices
+			until(t, "the hiding of the snapshot", func() bool {
+				return !strings.Contains(scratch.Run(t, "dmsetup", "table", "-u", d.lower.UUID), "thin")
+			})
+		}
+		if now := link(); now != before {
+			t.Errorf("%s renamed: the file system is %s, and was %s", one.what, now, before)
+		}
 		if b, err := os.ReadFile(s.Root() + "/file"); err != nil || string(b) != "before" {
 			t.Errorf("%s renamed: %q, %v", one.what, b, err)
 		}
@@ -121,6 +141,8 @@ func TestUnasked(t *testing.T) {
 	began = time.Now()
 	look(0)
 	t.Logf("without: %v", time.Since(began))
+	scratch.Run(t, "lvchange", "-ay", g.name+"/pool") // and not the volume in it
+	look(1)
 }
 
 // In a group that lacks a disk LVM makes no volume, and that is known before.
@@ -195,7 +217,7 @@ func TestHangs(t *testing.T) {
 	scratch.Run(t, "truncate", "--size", "64M", image)
 	loop := strings.TrimSpace(scratch.Run(t, "losetup", "--find", "--show", image))
 	t.Cleanup(func() { scratch.Run(t, "losetup", "--detach", loop) })
-	scratch.Run(t, "dmsetup", "create", under, "--table", "0 131072 linear "+loop+" 0")
+	scratch.Run(t, "dmsetup", "create", under, "--table", "0 129024 linear "+loop+" 2048") // not at its beginning: it would look like the disk itself
 	t.Cleanup(func() { scratch.Run(t, "dmsetup", "remove", "--retry", under) })
 	scratch.Run(t, "vgextend", "--yes", "-q", g.name, "/dev/mapper/"+under)
 	t.Cleanup(func() { scratch.Run(t, "vgreduce", "--yes", "-q", g.name, "/dev/mapper/"+under) })
