@@ -201,9 +201,13 @@ func (st *store) mounted(id string, a attached) error {
 	return nil
 }
 
-// newlyLost returns the sets that are lost, each once.
+// newlyLost returns the sets that are lost, each once. It does not wait for who
+// deletes some, which may take as long as a program that hangs: who asks has more to
+// look after, and asks again.
 func (st *store) newlyLost() []Kept {
-	st.mu.Lock()
+	if !st.mu.TryLock() {
+		return nil
+	}
 	defer st.mu.Unlock()
 	var all []Kept
 	for _, k := range st.sets {

@@ -62,6 +62,11 @@ func Run(ctx context.Context, o Options) error {
 	r := &Resident{o: o, server: NewServer(o.Providers...), started: time.Now(), said: map[string]bool{}, named: map[string]volume.ID{}}
 	r.heirs = newHeirs(r)
 	r.server.log = o.Log
+	for _, p := range o.Providers {
+		if t, ok := p.(snapshot.Teller); ok {
+			t.Tell(o.Log)
+		}
+	}
 	r.server.routes = func(mux *http.ServeMux) {
 		r.server.handle(mux, "GET "+prefix+"/status", r.status)
 		r.server.handle(mux, "POST "+prefix+"/kept", r.create)

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"stillpoint/internal/volume"
@@ -165,4 +166,13 @@ type Looker interface {
 	// Look is Check by looking alone: the volume is not touched, so there may be
 	// reasons against it that only Check finds.
 	Look(ctx context.Context, v volume.Volume) error
+}
+
+// A Teller is a Provider to which things happen while nobody asks it, in a process
+// that stays.
+type Teller interface {
+	Provider
+
+	// Tell gives it the log of the process.
+	Tell(log *slog.Logger)
 }

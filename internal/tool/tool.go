@@ -55,6 +55,10 @@ type Error struct {
 	Code    int      // exit code, -1 when it did not exit by itself
 	Stderr  string   // the end of what it said, without white space around it
 	Err     error    // *exec.ExitError, context.DeadlineExceeded, fs.ErrNotExist, ErrOutput …
+
+	// Ended is closed when a program has ended after all for which Err is
+	// ErrStuck; else it is nil.
+	Ended <-chan struct{}
 }
 
 // ErrOutput says that a program printed more than is allowed, and was killed.
@@ -189,7 +193,9 @@ func (p *Process) Wait() error {
 		select {
 		case <-p.done:
 		case <-time.After(2 * grace):
-			return p.failed(fmt.Errorf("%w; %w as process %d", context.Cause(p.ctx), ErrStuck, p.Pid()))
+			err := p.failed(fmt.Errorf("%w; %w as process %d", context.Cause(p.ctx), ErrStuck, p.Pid()))
+			err.Ended = p.done
+			return err
 		}
 	}
 	switch cause := context.Cause(p.ctx); {

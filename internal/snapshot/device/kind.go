@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/mount"
@@ -44,6 +46,19 @@ func kindOf(fsType string) (kind, error) {
 func Check(fsType string) error {
 	_, err := kindOf(fsType)
 	return err
+}
+
+// Apart is nil for a file system that lies on its device alone, by the options of its
+// superblock: XFS can have its log, and the content of files, on other ones. A copy of
+// the first cannot be mounted without these, and the log's device is in use.
+func Apart(options []string) error {
+	i := slices.IndexFunc(options, func(o string) bool {
+		return strings.HasPrefix(o, "logdev=") || strings.HasPrefix(o, "rtdev=")
+	})
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("a part of it lies on another device (%s)", options[i])
 }
 
 // extReplays tells whether the journal of an ext4 holds what is not in its place

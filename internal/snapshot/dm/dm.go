@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"stillpoint/internal/cachefile"
@@ -106,8 +105,8 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
 	case v.ReadOnly:
 		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
-	case slices.ContainsFunc(v.Options, isElsewhere):
-		return none("a part of it lies on another device (%s)", strings.Join(v.Options, ","))
+	case device.Apart(v.Options) != nil:
+		return none("%v", device.Apart(v.Options))
 	case v.Stack[0].Number != v.Device:
 		return none("it is mounted from %s, and lies on %s", v.Device, v.Stack[0].Number)
 	}
@@ -116,12 +115,6 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", err)
 	}
 	return n, nil
-}
-
-// isElsewhere tells whether an option of XFS names a device for the log or for
-// files: a mount of the snapshot would need that, too.
-func isElsewhere(option string) bool {
-	return strings.HasPrefix(option, "logdev=") || strings.HasPrefix(option, "rtdev=")
 }
 
 // door opens the way to the kernel's device-mapper, once.

@@ -173,6 +173,7 @@ func (s *set) Abort(ctx context.Context) error {
 		return nil
 	}
 	if err := s.undo(ctx); err != nil {
+		s.later(err, s.Abort)
 		return err
 	}
 	s.close()

@@ -47,7 +47,7 @@
 //
 // Fill the pool, and so stop every volume in it: with too little room, in data or
 // metadata, no snapshot is taken, and one that is there is given up when room gets
-// short, whoever fills the pool. Run a command while another one hangs: then LVM is
-// not asked any more in this process. Take volumes that are not thin: they are for
+// short, whoever fills the pool. Run a command while another one hangs: until that has
+// ended, LVM is not asked any more in this process. Take volumes that are not thin: they are for
 // device-mapper.
 package lvm

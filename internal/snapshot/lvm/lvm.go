@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func candidate(v volume.Volume) error {
 	case v.Stack[0].Number != v.Device:
 		return problem.Newf(problem.NoProvider, id, "is not on %s alone", v.Stack[0].DMName)
 	}
-	if err := device.Check(v.FSType); err != nil {
+	if err := cmp.Or(device.Check(v.FSType), device.Apart(v.Options)); err != nil {
 		return problem.New(problem.NoProvider, id, err)
 	}
 	return nil
@@ -109,7 +110,7 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	if err != nil {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
-	d, err := c.Status(n)
+	d, err := settled(c, n)
 	switch {
 	case errors.Is(err, dm.ErrNone):
 		return o, problem.New(problem.VolumeLost, id, err)
@@ -133,6 +134,11 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
 	o.lv.UUID, o.number = uuid, n
+	for _, d := range v.Stack[1:] {
+		if err := o.bears(c, v, d); err != nil {
+			return o, err
+		}
+	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	}
@@ -153,6 +159,9 @@ func (o *origin) known(v volume.Volume, lvs []logical) error {
 	o.lv = lvs[i]
 	if _, ours := o.lv.read(); ours {
 		return problem.Newf(problem.NoProvider, string(v.ID), "is itself a snapshot of ours")
+	}
+	if err := o.lv.groupTakes(); err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
 	}
 	return nil
 }

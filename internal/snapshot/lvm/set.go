@@ -84,9 +84,10 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	}
 	s := &set{id: id, console: p.console, control: c, busy: make(chan struct{}, 1)}
 	if err := s.prepare(ctx, ts); err != nil {
-		err = errors.Join(err, s.undo(context.WithoutCancel(ctx)))
+		undone := s.undo(context.WithoutCancel(ctx))
 		s.close()
-		return nil, err
+		s.later(undone, s.undo)
+		return nil, errors.Join(err, undone)
 	}
 	return s, nil
 }
