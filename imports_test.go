@@ -57,6 +57,7 @@ var may = map[string]string{
 	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",
+	"internal/snapshot/bequest":      "internal/guard internal/problem internal/snapshot",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
