@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -81,7 +82,11 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err != nil {
 		return err
 	}
-	if err := fits(table); err != nil {
+	err = fits(table)
+	if err == nil {
+		err = fitsQueue(filepath.Join("/sys/dev/block", number.String(), "queue"))
+	}
+	if err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%s cannot be laid below: %w", d.Name, err))
 	}
 	return p.placed(ctx, v, r, dir)

@@ -2,6 +2,7 @@ package dm
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +78,28 @@ func TestFits(t *testing.T) {
 	}
 	if fits(nil) == nil {
 		t.Error("no table fits")
+	}
+}
+
+func TestFitsQueue(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		fits  bool
+	}{
+		"a disk":     {map[string]string{"dax": "0\n", "zoned": "none\n"}, true},
+		"old kernel": {nil, true},
+		"memory":     {map[string]string{"dax": "1\n", "zoned": "none\n"}, false},
+		"zones":      {map[string]string{"dax": "0\n", "zoned": "host-managed\n"}, false},
+	} {
+		dir := t.TempDir()
+		for file, text := range c.files {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := fitsQueue(dir); (err == nil) != c.fits {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

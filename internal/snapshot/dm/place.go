@@ -20,6 +20,9 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	if err != nil {
 		return cachefile.Placement{}, nil, fmt.Errorf("look for a place for the cache file: %w", err)
 	}
+	if err := notSwappedTo(t, set); err != nil {
+		return cachefile.Placement{}, nil, err
+	}
 	asked, carrying, err := p.entangled()
 	if err != nil {
 		return cachefile.Placement{}, nil, err
@@ -42,6 +45,27 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	all := t.Volumes()
 	r.Against = against(set, all, asked)
 	return cachefile.Place(r, set, all)
+}
+
+// notSwappedTo is nil where none of the volumes has a swap file. When memory is short, a
+// page that is written there would wait for the cache file, which may need memory to
+// be written: the file system that it lies on does.
+func notSwappedTo(t *volume.Table, set []volume.Volume) error {
+	for _, s := range t.Swaps() {
+		if !s.File {
+			continue
+		}
+		on, _, _, err := t.Find(s.Path)
+		if err != nil {
+			continue // deleted, or of another mount namespace
+		}
+		for _, v := range set {
+			if v.ID == on.ID {
+				return problem.Newf(problem.NoProvider, string(v.ID), "the kernel swaps to a file on it (%s), and must not wait for a cache file; a swap device, such as a logical volume of its own, would be no hindrance", s.Path)
+			}
+		}
+	}
+	return nil
 }
 
 // against are volumes that no cache file of the set may lie on, and why.
