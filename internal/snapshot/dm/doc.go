@@ -63,7 +63,8 @@
 //
 // Nothing is on any disk. A killed process leaves devices, which are ours by their
 // UUID: it says for which origin, set and process each was made, and a process is
-// known by its number, its start, and the namespace of that number. A restart of the
-// machine leaves nothing. udev is told to leave our devices alone, so no link and no
+// known by its number, its start, and the namespace of that number. The guard of the
+// set takes them away at once, and the next start of the program what a guard that
+// was killed, too, has not. A restart of the machine leaves nothing. udev is told to leave our devices alone, so no link and no
 // scan ever takes one for the volume that it shows.
 package dm

@@ -16,6 +16,14 @@ func (t *target) Release(ctx context.Context) error {
 		return err
 	}
 	t.stopWatch()
+	if err := t.release(ctx); err != nil {
+		return err
+	}
+	t.set.finish()
+	return nil
+}
+
+func (t *target) release(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.released {
@@ -68,11 +76,17 @@ func (t *target) takeAway(ctx context.Context) error {
 		errs = append(errs, t.store.file.Close())
 		t.store.file = nil
 	}
-	if t.root != nil {
-		errs = append(errs, t.root.Close())
-		t.root = nil
+	return errors.Join(append(errs, t.closeRoot())...)
+}
+
+// closeRoot is called with mu held.
+func (t *target) closeRoot() error {
+	if t.root == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	err := t.root.Close()
+	t.root = nil
+	return err
 }
 
 // release takes a snapshot away, and with the last one of an origin what is laid

@@ -24,7 +24,7 @@ type target struct {
 	volume volume.Volume
 	origin origin
 	tag    tag
-	root   *os.File // of the live volume
+	root   *os.File // of the live volume, until its writes have been resumed
 
 	store *store
 	made  bool // the devices with our tag are of this set, and not of one that is called the same
