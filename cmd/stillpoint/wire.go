@@ -31,7 +31,7 @@ func residents(cache snapshot.CacheChoice) []snapshot.Provider {
 }
 
 // duties are what a guard does when the process that took a snapshot has died.
-func duties() []guard.Duty { return []guard.Duty{dm.Duty()} }
+func duties() []guard.Duty { return []guard.Duty{dm.Duty(), lvm.Duty()} }
 
 // newZFS makes the provider that keeps its records beside the logs of jobs. Without
 // that folder it takes nothing, and says so.
