@@ -110,8 +110,6 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", device.Check(v.FSType))
 	case len(v.Stack) == 0 || v.Stack[0].DMName == "" || len(v.Stack) > 1 && v.Stack[1].Level == 0:
 		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
-	case v.ReadOnly:
-		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
 	case slices.ContainsFunc(v.Options, isElsewhere):
 		return none("a part of it lies on another device (%s)", strings.Join(v.Options, ","))
 	case v.Stack[0].Number != v.Device:

@@ -17,6 +17,8 @@ func TestTag(t *testing.T) {
 		{kind: kindReal, origin: dm.Number{Major: 253, Minor: 7}},
 		{kind: kindStore, origin: dm.Number{Major: 253, Minor: 70000}, set: "abc123", index: 3, owner: o},
 		{kind: kindSnapshot, origin: dm.Number{Major: 253}, set: strings.Repeat("z", 32), owner: owner{1 << 22, 1 << 62, 1 << 32}},
+		{kind: kindLayer, origin: dm.Number{Major: 253, Minor: 1}, set: "a", owner: o},
+		{kind: kindSpare, origin: dm.Number{Major: 253, Minor: 1}, set: "a", owner: o},
 	} {
 		if len(tg.uuid()) > 128 || len(tg.name()) > 127 || !strings.HasPrefix(tg.name(), namePrefix) {
 			t.Errorf("%q, %q", tg.uuid(), tg.name())
@@ -122,7 +124,7 @@ func TestNearest(t *testing.T) {
 		"partition": {change(func(v *volume.Volume) { v.Stack[0].DMName = "" }), problem.NoProvider},
 		"no device": {change(func(v *volume.Volume) { v.Stack = nil }), problem.NoProvider},
 		"several":   {change(func(v *volume.Volume) { v.Stack[1].Level = 0 }), problem.NoProvider},
-		"read-only": {change(func(v *volume.Volume) { v.ReadOnly = true }), problem.VolumeReadOnly},
+		"read-only": {change(func(v *volume.Volume) { v.ReadOnly = true }), ""}, // it may be mounted otherwise any moment
 		"other":     {change(func(v *volume.Volume) { v.Device = "0:33" }), problem.NoProvider},
 		"its log":   {change(func(v *volume.Volume) { v.FSType, v.Options = "xfs", []string{"rw", "logdev=/dev/sdb1"} }), problem.NoProvider},
 	} {

@@ -37,6 +37,12 @@
 // of LVM comes between our look and our exchange, the volume group is locked
 // meanwhile as LVM itself locks it.
 //
+// # A journal that is not empty
+//
+// A file system that is frozen has nothing in its journal, unless it was mounted
+// read-only without a replay. Then the snapshot gets a layer that can be written, by
+// one more snapshot device, and the journal is replayed there.
+//
 // # What can be taken
 //
 // A table of targets without state of their own: linear, striped, thin, crypt. A key

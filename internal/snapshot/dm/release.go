@@ -72,9 +72,11 @@ func (t *target) takeAway(ctx context.Context) error {
 		}
 		return release(t.set.control, t.tag)
 	}))
-	if t.store != nil && t.store.file != nil {
-		errs = append(errs, t.store.file.Close())
-		t.store.file = nil
+	for _, s := range []*store{t.store, t.spare} {
+		if s != nil && s.file != nil {
+			errs = append(errs, s.file.Close())
+			s.file = nil
+		}
 	}
 	return errors.Join(append(errs, t.closeRoot())...)
 }
@@ -93,15 +95,21 @@ func (t *target) closeRoot() error {
 // below that. It asks the kernel what there is, so it works for what another
 // process has made, however far that came. The locks are held.
 func release(c *dm.Control, t tag) error {
-	if err := endSnapshot(c, t.as(kindSnapshot)); err != nil {
-		return err
+	for _, kind := range []string{kindLayer, kindSnapshot} {
+		if err := endSnapshot(c, t.as(kind)); err != nil {
+			return err
+		}
 	}
 	fault.Point("dm:snapshot-removed")
 	if err := (origin{c, t.origin}).clear(); err != nil {
 		return err
 	}
 	fault.Point("dm:origin-restored")
-	s, err := c.StatusOf(t.as(kindStore).uuid())
+	return errors.Join(removeStore(c, t.as(kindSpare)), removeStore(c, t.as(kindStore)))
+}
+
+func removeStore(c *dm.Control, t tag) error {
+	s, err := c.StatusOf(t.uuid())
 	if err != nil {
 		return ignore(err, dm.ErrNone)
 	}
