@@ -64,6 +64,9 @@ func Apart(options []string) error {
 // extReplays tells whether the journal of an ext4 holds what is not in its place
 // (fs/ext4/ext4.h: the superblock at 1024, s_magic at 0x38, s_feature_incompat at
 // 0x60, in which 0x4 is "needs recovery"). A freeze clears it, as an unmount does.
+// A journal on another device (s_feature_compat at 0x5c has 0x4, "has a journal", and
+// s_journal_inum at 0xe0 is 0) is not replayed: what is written to it meanwhile would
+// not go to the layer, but to the journal of the origin.
 func extReplays(device io.ReaderAt, _ bool) (bool, error) {
 	var super [1024]byte
 	if _, err := device.ReadAt(super[:], 1024); err != nil {
@@ -72,5 +75,11 @@ func extReplays(device io.ReaderAt, _ bool) (bool, error) {
 	if binary.LittleEndian.Uint16(super[0x38:]) != 0xef53 {
 		return false, fmt.Errorf("no superblock of ext4 is on it")
 	}
-	return binary.LittleEndian.Uint32(super[0x60:])&0x4 != 0, nil
+	if binary.LittleEndian.Uint32(super[0x60:])&0x4 == 0 {
+		return false, nil
+	}
+	if binary.LittleEndian.Uint32(super[0x5c:])&0x4 != 0 && binary.LittleEndian.Uint32(super[0xe0:]) == 0 {
+		return false, problem.Newf(problem.SnapshotFailed, "", "its journal lies on another device and was not replayed when the volume was mounted; unmount it, and mount it once without noload (norecovery), which replays it")
+	}
+	return true, nil
 }

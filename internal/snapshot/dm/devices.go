@@ -56,7 +56,7 @@ func (p *Provider) entangled() (asking map[string]bool, carrying map[string][]st
 	for _, d := range all {
 		switch {
 		case !d.ours:
-		case d.tag.kind == kindStore:
+		case d.tag.kind == kindStore, d.tag.kind == kindSpare:
 			for _, number := range below(d.Device) {
 				if dev, err := loop.Carrier(number); err == nil {
 					carrying[dev] = append(carrying[dev], d.tag.origin.String())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -79,7 +80,11 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err != nil {
 		return err
 	}
-	if err := fits(table); err != nil {
+	err = fits(table)
+	if err == nil {
+		err = fitsQueue(filepath.Join("/sys/dev/block", number.String(), "queue"))
+	}
+	if err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%s cannot be laid below: %w", d.Name, err))
 	}
 	return p.placed(ctx, v, r, dir)
@@ -103,8 +108,6 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", device.Check(v.FSType))
 	case len(v.Stack) == 0 || v.Stack[0].DMName == "" || len(v.Stack) > 1 && v.Stack[1].Level == 0:
 		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
-	case v.ReadOnly:
-		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
 	case device.Apart(v.Options) != nil:
 		return none("%v", device.Apart(v.Options))
 	case v.Stack[0].Number != v.Device:

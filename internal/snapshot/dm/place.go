@@ -22,6 +22,9 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	if err != nil {
 		return cachefile.Placement{}, nil, fmt.Errorf("look for a place for the cache file: %w", err)
 	}
+	if err := notSwappedTo(t, set); err != nil {
+		return cachefile.Placement{}, nil, err
+	}
 	asked, carrying, err := p.entangled()
 	if err != nil {
 		return cachefile.Placement{}, nil, err
@@ -81,6 +84,27 @@ func (p *Provider) untied(set, others []volume.Volume) error {
 		for _, o := range others {
 			if slices.Contains(carrying[o.Device], v.Device) {
 				return problem.Newf(problem.Busy, v.Mounts[0].Point, "there is a snapshot of it whose cache file lies on %s, which is to be taken in the same set", o.Mounts[0].Point)
+			}
+		}
+	}
+	return nil
+}
+
+// notSwappedTo is nil where none of the volumes has a swap file. When memory is short, a
+// page that is written there would wait for the cache file, which may need memory to
+// be written: the file system that it lies on does.
+func notSwappedTo(t *volume.Table, set []volume.Volume) error {
+	for _, s := range t.Swaps() {
+		if !s.File {
+			continue
+		}
+		on, _, _, err := t.Find(s.Path)
+		if err != nil {
+			continue // deleted, or of another mount namespace
+		}
+		for _, v := range set {
+			if v.ID == on.ID {
+				return problem.Newf(problem.NoProvider, string(v.ID), "the kernel swaps to a file on it (%s), and must not wait for a cache file; a swap device, such as a logical volume of its own, would be no hindrance", s.Path)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package dm
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,13 +23,15 @@ const (
 	kindReal     = "real"     // what the origin was, under it; one for all sets
 	kindStore    = "store"    // where originals go
 	kindSnapshot = "snapshot" // what is read
+	kindLayer    = "layer"    // the snapshot once more, to be written
+	kindSpare    = "spare"    // where it keeps what is written
 )
 
 // A tag is what the UUID of a device of ours says.
 type tag struct {
 	kind   string
 	origin dm.Number
-	set    string // of a store or a snapshot
+	set    string // of all but a real one
 	index  int
 	owner  owner
 }
@@ -66,7 +69,7 @@ func parseTag(uuid string) (t tag, ok bool) {
 	}
 	switch t.kind = f[1]; {
 	case t.kind == kindReal && len(f) == 3:
-	case (t.kind == kindStore || t.kind == kindSnapshot) && len(f) == 6:
+	case slices.Contains([]string{kindStore, kindSnapshot, kindLayer, kindSpare}, t.kind) && len(f) == 6:
 		t.set = f[3]
 		if t.index, err = strconv.Atoi(f[4]); err != nil {
 			return t, false

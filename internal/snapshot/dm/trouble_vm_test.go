@@ -115,6 +115,49 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
+// While a snapshot is held its volume can be unmounted, and the snapshot stays good.
+func TestUnmounted(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	r.fill(1 << 20)
+	was := describe(t, nil)
+	s := r.take()
+	r.await("the end of the mount", func() bool {
+		_, err := runQuietly("umount", r.vs[0].Dir)
+		return err == nil
+	})
+	if b, err := os.ReadFile(filepath.Join(s.Root(), "small")); string(b) != "small" {
+		t.Errorf("it reads %q, %v; %v", b, err, s.Err())
+	}
+	r.must(s.Err())
+	run(t, "mount", r.vs[0].Volume.Source, r.vs[0].Dir)
+	r.must(os.WriteFile(r.path("small"), []byte("other"), 0o600))
+	run(t, "sync")
+	if b, err := os.ReadFile(filepath.Join(s.Root(), "small")); string(b) != "small" {
+		t.Errorf("afterwards it reads %q, %v; %v", b, err, s.Err())
+	}
+	r.must(s.Release(t.Context()))
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
+// What is swapped to must not wait for a cache file.
+func TestSwapFile(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	file := r.path("swap")
+	r.must(os.WriteFile(file, make([]byte, 8<<20), 0o600))
+	run(t, "mkswap", "-q", file)
+	run(t, "swapon", file)
+	undo(t, "swapoff", "--all")
+	for _, err := range []error{r.p.Check(t.Context(), r.vs[0].Volume), func() error { _, err := r.try(); return err }()} {
+		if problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), file) {
+			t.Errorf("swapped to: %v", err)
+		}
+	}
+	run(t, "swapoff", file)
+	r.must(r.p.Check(t.Context(), r.vs[0].Volume))
+}
+
 // Nobody takes the snapshot for the volume: no link leads to one of our devices,
 // whatever is triggered.
 func TestUdev(t *testing.T) {

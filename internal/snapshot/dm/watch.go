@@ -97,6 +97,10 @@ func (t *target) look() time.Duration {
 		t.lose(t.store.whyInvalid(t))
 		return seldom
 	}
+	if err := t.spareIsGood(); err != nil {
+		t.lose(err)
+		return seldom
+	}
 	free, err := t.store.free()
 	if err != nil {
 		t.lose(problem.New(problem.CacheLost, t.store.dir, err))

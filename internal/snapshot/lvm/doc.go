@@ -37,7 +37,8 @@
 //
 // # What stays after a kill
 //
-// The logical volume, and perhaps those devices. The tags say which set it is of,
+// The logical volume, and perhaps those devices, until the guard of the set removes
+// them, which is at once; or, where that was killed, too, the next start. The tags say which set it is of,
 // which volume, by which process of which boot of which machine; and a digest of
 // that with the volume group's UUID, the origin's and the name shows that the tags
 // belong to it. After a power cut it is an inactive volume, which LVM does not

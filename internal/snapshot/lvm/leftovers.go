@@ -124,6 +124,11 @@ func (l *leftover) Release(ctx context.Context) error {
 }
 
 func (l *leftover) release(ctx context.Context) error {
+	unlock, err := lockLeftovers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	c, err := dm.Open()
 	if err != nil {
 		return err

@@ -73,6 +73,8 @@ func candidate(v volume.Volume) error {
 		return problem.Newf(problem.NoProvider, id, "is on %s, and not directly on a logical volume of LVM", v.Stack[0].DMName)
 	case v.Stack[0].Number != v.Device:
 		return problem.Newf(problem.NoProvider, id, "is not on %s alone", v.Stack[0].DMName)
+	case slices.Contains(v.Options, "norecovery"), slices.Contains(v.Options, "noload"):
+		return problem.Newf(problem.NoProvider, id, "is mounted without having its journal replayed, which takes a layer that can be written; the provider dm has one")
 	}
 	if err := cmp.Or(device.Check(v.FSType), device.Apart(v.Options)); err != nil {
 		return problem.New(problem.NoProvider, id, err)

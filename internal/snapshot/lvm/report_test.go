@@ -18,7 +18,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// What lies on more than the logical volume is refused.
+// What lies on more than the logical volume is refused, and what has a journal that
+// was not replayed: it is not shown as it lies there.
 func TestCandidate(t *testing.T) {
 	v := volume.Volume{ID: "v", FSType: "xfs", Device: "253:4", Stack: []volume.Device{{Number: "253:4", Type: "lvm", DMName: "vg-a"}}}
 	if err := candidate(v); err != nil {
@@ -28,6 +29,8 @@ func TestCandidate(t *testing.T) {
 		"another type": func(v *volume.Volume) { v.FSType = "btrfs" },
 		"its log":      func(v *volume.Volume) { v.Options = []string{"rw", "logdev=/dev/sdb1"} },
 		"its files":    func(v *volume.Volume) { v.Options = []string{"rw", "rtdev=/dev/sdb1"} },
+		"norecovery":   func(v *volume.Volume) { v.Options = []string{"ro", "norecovery"} },
+		"noload":       func(v *volume.Volume) { v.Options = []string{"ro", "noload"} },
 		"more devices": func(v *volume.Volume) { v.Device = "0:44" },
 	} {
 		other := v

@@ -31,9 +31,10 @@ type set struct {
 
 	activation sync.Once
 
-	mu      sync.Mutex
-	held    bool // Hold has begun to freeze
-	resumed bool // and Resume has ended it
+	mu        sync.Mutex
+	held      bool // Hold has begun to freeze
+	suspended bool // and has come to its end
+	resumed   bool // and Resume has ended it
 }
 
 // state is how far a set has come.
@@ -119,25 +120,29 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 			return err
 		}
 	}
+	if err := s.makeHold(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
 	if err := s.makePlaces(ctx); err != nil {
 		return err
-	}
-	return s.makeHold(ctx)
-}
-
-// makeHold starts what is to freeze the file systems, and writes what is dirty.
-func (s *set) makeHold(ctx context.Context) (err error) {
-	var all []frozen.System
-	for _, t := range s.targets {
-		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID)})
-	}
-	if s.hold, err = frozen.New(all); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
 	if err := s.write(ctx); err != nil {
 		return coded(s.id, err)
 	}
 	return ctx.Err()
+}
+
+// makeHold starts what is to freeze the file systems, and removes what is left of the
+// set when this process dies. There is nothing yet.
+func (s *set) makeHold() (err error) {
+	var all []frozen.System
+	for _, t := range s.targets {
+		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID)})
+	}
+	if s.hold, err = frozen.New(all); err != nil {
+		return err
+	}
+	return s.hold.Bequeath(Name, s.id)
 }
 
 // unused makes sure that there is no set of this id.
@@ -205,7 +210,8 @@ func carries(v volume.Volume, path string) bool {
 
 // undo removes everything of the set, however far it came.
 func (s *set) undo(ctx context.Context) error {
-	errs := []error{s.thaw()}
+	_, err := s.release() // if it was held
+	errs := []error{err}
 	for _, t := range s.targets {
 		t.mu.Lock()
 		errs = append(errs, t.remove(ctx))
@@ -214,27 +220,44 @@ func (s *set) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// thaw lets writers go on, and gives back what was needed to hold them.
-func (s *set) thaw() error {
+// letGo gives back what was needed to hold writers, and keeps the guard.
+func (s *set) letGo() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.hold != nil {
+		err = s.hold.Forget()
+	}
+	s.closeRoots()
+	return err
+}
+
+// end also ends the guard, if it is not ended.
+func (s *set) end() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
 	if s.hold != nil {
 		err = s.hold.Close()
 	}
+	s.closeRoots()
+	return err
+}
+
+// closeRoots lets others unmount the file systems. It is called with mu held.
+func (s *set) closeRoots() {
 	for _, t := range s.targets {
 		if t.root != nil {
 			t.root.Close()
 			t.root = nil
 		}
 	}
-	return err
 }
 
 // close gives back what ends with the process anyway.
 func (s *set) close() {
 	s.state = over
-	_ = s.thaw()
+	_ = s.end()
 	s.watch.stop()
 	_ = s.control.Close()
 }
