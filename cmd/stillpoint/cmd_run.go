@@ -34,7 +34,9 @@ goes on with the live files. When the program ends, the snapshot is deleted.
 The program has the terminal, the environment and the working directory of this
 command, gets its signals, and its exit code is that of this command: 128 and the
 number for a signal, 127 for a program that is not found. If the snapshot was
-lost meanwhile the exit code is 1, whatever the program says.`,
+lost meanwhile the exit code is 1, whatever the program says. A snapshot of ZFS
+that would fill its pool, or a quota, is given up: then the program is told to
+end (SIGTERM), and ended 5 s later, for the pool has the room only after that.`,
 		Example: `  stillpoint run /srv -- restic backup /srv
   stillpoint run /srv /home -- tar -cf /backup/all.tar /srv /home
   stillpoint run /srv --cache-dir /var/cache --cache-max 25% -- restic backup /srv`,
@@ -80,7 +82,7 @@ func runRun(ctx context.Context, e *env, cache *cacheFlags, paths, command []str
 		return err
 	}
 	// From here on the program decides when it ends.
-	code, err := inView(ctx, s, program, signals)
+	code, err := inView(ctx, e, s, program, signals)
 	lost := s.Err()
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
@@ -143,7 +145,7 @@ func captured(ctx context.Context, e *env, cache snapshot.CacheChoice, paths []s
 }
 
 // inView runs the program where the snapshots show, and returns its exit code.
-func inView(ctx context.Context, s *capture.Set, program *tool.Foreground, signals <-chan os.Signal) (code int, err error) {
+func inView(ctx context.Context, e *env, s *capture.Set, program *tool.Foreground, signals <-chan os.Signal) (code int, err error) {
 	private, err := mount.NewPrivate()
 	if err != nil {
 		return 0, problem.New(problem.NotAllowed, "", err)
@@ -164,9 +166,26 @@ func inView(ctx context.Context, s *capture.Set, program *tool.Foreground, signa
 	}
 	ended := make(chan struct{})
 	go pass(signals, program, ended)
+	s.WhenYielded(ended, func(err error) {
+		fmt.Fprintf(e.stderr, "stillpoint: the snapshot is given up, and the program ended: %s\n", problem.Text(err))
+		end(program, ended)
+	})
 	defer close(ended)
 	return program.Wait()
 }
+
+// end ends the program, which may use a while to say so.
+func end(program *tool.Foreground, ended <-chan struct{}) {
+	_ = program.Signal(syscall.SIGTERM) // else it has ended
+	select {
+	case <-ended:
+	case <-time.After(endTime):
+		_ = program.Signal(syscall.SIGKILL)
+	}
+}
+
+// endTime is how long a program may take to end.
+const endTime = 5 * time.Second
 
 // pass passes signals on, but for those that the terminal gives to the whole
 // group anyway.
