@@ -104,7 +104,15 @@ func TestGivenUp(t *testing.T) {
 					t.Fatalf("pass %d: %v", pass, err)
 				}
 			}
-			must(t, <-reading)
+			select {
+			case err := <-reading:
+				must(t, err)
+			case <-time.After(time.Minute):
+				t.Fatal("it is not given up")
+			}
+			for end := time.Now().Add(time.Minute); strings.Contains(p.snapshots(), "/a@") && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				continue // its reader has only just ended
+			}
 			hasCode(t, "Err", snaps[0].Err(), problem.PoolFull)
 			t.Log(snaps[0].Err())
 			if _, err := os.Stat(filepath.Join(root, "in")); !errors.Is(err, os.ErrNotExist) {
