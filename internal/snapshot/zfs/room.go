@@ -83,9 +83,14 @@ func (g *gauge) fell(now time.Time, left uint64) uint64 {
 	return most - left
 }
 
-// worthwhile is what snapshots keep at least when they are given up: where it is less,
-// somebody fills the room without them, or nobody writes, as to an archive that is full.
-const worthwhile = 1 << 20
+// worthwhile tells whether it is to end snapshots that keep so much. Where that is
+// little, somebody fills the room without them, and they stay until it is really short;
+// or nobody writes, as to an archive that is full.
+func (l limit) worthwhile(kept uint64) bool {
+	const least = 1 << 20
+	floor := reserved(l.all)
+	return kept >= least && (kept >= floor/8 || l.left < floor/2)
+}
 
 // low tells whether a limit that fell so much lately is about to be short.
 func (l limit) low(fell uint64) bool { return l.left < reserved(l.all)+lookAhead*fell }

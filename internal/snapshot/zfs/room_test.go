@@ -59,6 +59,21 @@ func TestLow(t *testing.T) {
 	}
 }
 
+// Snapshots that keep little are ended only where the room is really short.
+func TestWorthwhile(t *testing.T) {
+	const gb = 1_000_000_000
+	for _, test := range []struct {
+		left, kept uint64
+		want       bool
+	}{
+		{20 * gb, 2 * gb, true}, {20 * gb, gb / 2, false}, {5 * gb, gb / 2, false}, {3 * gb, gb / 2, true}, {0, 2 << 20, true}, {0, 1000, false}, {0, 0, false},
+	} {
+		if got := (limit{bound{"tank", false}, 10_000 * gb, test.left}).worthwhile(test.kept); got != test.want {
+			t.Errorf("%d left, %d kept: %v", test.left, test.kept, got)
+		}
+	}
+}
+
 // How far a limit fell is told of the last seconds, also where nothing moved between
 // two transaction groups.
 func TestGauge(t *testing.T) {

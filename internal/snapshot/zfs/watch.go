@@ -50,7 +50,7 @@ func (s *set) spare(gauges map[bound]*gauge) {
 		if !l.low(fell) {
 			continue
 		}
-		if kept := s.kept(ctx, l); kept >= worthwhile {
+		if kept := s.kept(ctx, l); l.worthwhile(kept) {
 			s.giveUp(l, l.spent(fell, kept))
 		}
 	}
