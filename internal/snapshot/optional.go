@@ -80,6 +80,17 @@ type Unseen struct {
 	Advice  string   // who does what, and what to do about it
 }
 
+// A Yielder is a Snapshot that may be given up before it is released, because the live
+// system needs what it keeps. That can be given back only when nothing of it is open
+// any more.
+type Yielder interface {
+	Snapshot
+
+	// Yielded is closed when the snapshot is given up; Err says why. Whoever reads
+	// it then ends at once, and closes what he has open of it.
+	Yielded() <-chan struct{}
+}
+
 // A CacheUser is a Snapshot that may keep the originals of what changes
 // meanwhile in a file of limited size.
 type CacheUser interface {

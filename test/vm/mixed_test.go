@@ -37,7 +37,7 @@ mount virtio-scratch2 /m/btrfs2
 `
 
 // mixedProviders are those that are to take them, by themselves or by name.
-var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs"}
+var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs", "zfs": "zfs"}
 
 // A mixedSet is a backup of several volumes.
 type mixedSet struct {
