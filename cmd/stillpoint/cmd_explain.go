@@ -20,7 +20,7 @@ type explainOptions struct {
 func newExplain(e *env) *cobra.Command {
 	var o explainOptions
 	c := &cobra.Command{
-		Use:   "explain [CODE]",
+		Use:   "explain [CODE...]",
 		Short: "say what a code means for the backup, and what to do",
 		Long: `Prints the page of a code: what happened, what it means for your backup, what to
 do, how to check that it is cured, and what other systems call it. Without a
@@ -28,22 +28,22 @@ code all codes are listed.
 
 It knows the codes of Backup Exec, of VSS and of ActiveImage Protector, too, in
 any usual spelling, and says what each was there, and which of ours is its
-counterpart. A whole line of a log will do: the code in it is found.`,
+counterpart. A whole line of a log will do, in quotes or not: the code in it is
+found.`,
 		Example: `  stillpoint explain
   stillpoint explain no-provider
   stillpoint explain V-79-57344-34110
   stillpoint explain 0x800423f2
   stillpoint explain -311
   stillpoint explain --search 'virus scanner'`,
-		Args: between(0, 1, ""),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
 			case c.Flags().Changed("search") && len(args) > 0:
 				return problem.Newf(problem.Usage, "", "either a code or --search")
 			case c.Flags().Changed("search"):
 				return searchCodes(e, o.search)
-			case len(args) == 1:
-				return explainCode(e, args[0])
+			case len(args) > 0:
+				return explainCode(e, strings.Join(args, " "))
 			}
 			return listCodes(e)
 		},

@@ -75,7 +75,7 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 		doctor.Swap(s),
 		doctor.Others(s),
 		doctor.Applications(s, func(ctx context.Context) ([]*quiesce.Application, error) {
-			return quiesce.List(ctx, en.Applications, selectionOf(s.Table, s.Paths))
+			return quiesce.List(ctx, en.Applications, selectionOf(s.Table, s.Entered()))
 		}),
 		doctor.Clock(time.Now(), last, clock.Synchronised),
 		doctor.Leftovers(left(en.Leftovers), left(en.Clean)),

@@ -39,6 +39,7 @@ func TestDoctorScripts(t *testing.T) {
 			}
 			e.Defer(func() { // what a script that failed has left
 				_ = syscall.Unmount(v.Dir+"/memory", syscall.MNT_DETACH)
+				_ = syscall.Unmount(v.Dir+"/a-server", syscall.MNT_DETACH)
 				if b, err := os.ReadFile("/proc/swaps"); err == nil && strings.Contains(string(b), v.Dir+"/") {
 					scratch.Run(tb, "swapoff", v.Dir+"/swap")
 				}
@@ -106,6 +107,23 @@ func scanner() {
 		_, _ = unix.Write(fd, binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(nil, uint32(event.Descriptor)), unix.FAN_ALLOW))
 		_ = unix.Close(int(event.Descriptor))
 	}
+}
+
+// silent mounts at its argument what a server has that does not answer any more, for five
+// minutes at most.
+func silent() {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err == nil {
+		err = syscall.Mount("me@host:/srv", os.Args[1], "fuse.sshfs", syscall.MS_NODEV|syscall.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", f.Fd()))
+	}
+	if err == nil {
+		err = os.WriteFile("mounted", nil, 0o600)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	time.Sleep(5 * time.Minute)
 }
 
 // ahead begins a job by a clock that is a day ahead, and dies.

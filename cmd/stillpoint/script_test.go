@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	holder.Main()
 	agent.Main(newCow)
 	openfile.Main()
-	testscript.Main(faulty.with(servertest.Tidy(provoked{m})), map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead, "vandal": vandal, "stuck": stuck})
+	testscript.Main(faulty.with(servertest.Tidy(provoked{m})), map[string]func(){"stillpoint": recorded, "scanner": scanner, "ahead": ahead, "silent": silent, "vandal": vandal, "stuck": stuck})
 }
 
 // TestScripts runs the command line as users do; see testdata/script.

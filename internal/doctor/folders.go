@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"stillpoint/internal/problem"
@@ -33,6 +34,10 @@ func folder(dir string) (f Finding, err error) {
 	const means, advice = "job logs have names of files in them, and what the host is made of", "stillpoint doctor --fix, or chmod 0700 and chown it to who runs backups"
 	st, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
+		if where, err := above(dir); err != nil {
+			return Finding{Result: Failure, Code: problem.StateLost, Text: "cannot be made: " + where + ": " + err.Error()}.
+				so("a backup fails, for it needs a log", "mount it for writing, or name another folder: STILLPOINT_STATE"), nil
+		}
 		f = fine("is not there yet; the first job makes it")
 		f.Mend = func(context.Context) (string, error) {
 			return "made " + dir + ", for its owner alone", coded(dir, os.MkdirAll(dir, 0o700))
@@ -62,6 +67,16 @@ func folder(dir string) (f Finding, err error) {
 		return f, nil
 	}
 	return fine("is for its owner alone"), nil
+}
+
+// above is the first folder above one that is there, and why nothing can be made in it.
+func above(dir string) (string, error) {
+	for up := filepath.Dir(dir); ; up = filepath.Dir(up) {
+		err := syscall.Access(up, 2) // W_OK
+		if err != syscall.ENOENT || up == filepath.Dir(up) {
+			return up, err
+		}
+	}
 }
 
 func coded(dir string, err error) error {

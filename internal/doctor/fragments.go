@@ -106,12 +106,12 @@ func largest(ctx context.Context, s Subject) (paths []string) {
 	defer cancel()
 	var top sizes
 	seen := 0
-	for _, path := range s.Paths {
+	for _, path := range s.Entered() {
 		if i, err := file.Stat(file.Here, path, file.NoFollow|file.NoAutomount); err == nil && i.Kind == file.Regular {
 			top.add(path, i.Size)
 		}
 	}
-	for dirs := slices.Clone(s.Paths); len(dirs) > 0 && seen <= sizedNames && ctx.Err() == nil; {
+	for dirs := s.Entered(); len(dirs) > 0 && seen <= sizedNames && ctx.Err() == nil; {
 		dir := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]
 		s.list(ctx, dir, func(d *os.File, names []fs.DirEntry) bool {

@@ -9,11 +9,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
+	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/sys/clock"
 	"stillpoint/internal/volume"
@@ -223,4 +225,10 @@ func TestFolders(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	says(t, look(t, Folders(file)), Failure, problem.StateLost, "no folder")
 	says(t, look(t, Folders(file+"/jobs")), Failure, problem.StateLost, "in its way")
+
+	v := scratch.New(t, "ext4", 64*mib)
+	must(t, syscall.Mount("", v.Dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	says(t, look(t, Folders(v.Dir+"/state/jobs")), Failure, problem.StateLost, v.Dir+"/state/jobs", "cannot be made: "+v.Dir+": read-only file system")
+	must(t, syscall.Mount("", v.Dir, "", syscall.MS_REMOUNT, ""))
+	healthy(t, look(t, Folders(v.Dir+"/state/jobs")))
 }

@@ -45,12 +45,13 @@ func TestRead(t *testing.T) {
 	})
 }
 
-// mute is a host whose one volume never answers.
-type mute struct{ silent }
-
-func (mute) FileSystem(string, int) (volume.Facts, error) {
-	return volume.Facts{}, errors.New("no answer")
+// mute is a host whose one volume tells nothing.
+type mute struct {
+	silent
+	why error
 }
+
+func (m mute) FileSystem(string, int) (volume.Facts, error) { return volume.Facts{}, m.why }
 
 // A volume that says nothing is named.
 func TestVolumes(t *testing.T) {
@@ -59,12 +60,14 @@ func TestVolumes(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(proc, 0o755), os.WriteFile(proc+"/mountinfo", []byte("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	table, err := volume.Read(t.Context(), volume.Roots{Proc: filepath.Dir(proc), Sys: dir, Dev: dir, Udev: dir, Probe: mute{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs := Run(t.Context(), []Check{Volumes(table, nil)})
-	if len(fs) == 0 || fs[0].Result != Unknown || fs[0].Code != problem.LookFailed || !strings.Contains(fs[0].Text, "sizes of /: no answer") {
-		t.Errorf("%+v", fs)
+	for why, advice := range map[error]string{errors.New("no answer"): "kernel's log", os.ErrPermission: "run it as root"} {
+		table, err := volume.Read(t.Context(), volume.Roots{Proc: filepath.Dir(proc), Sys: dir, Dev: dir, Udev: dir, Probe: mute{why: why}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs := Run(t.Context(), []Check{Volumes(table, nil)})
+		if len(fs) == 0 || fs[0].Result != Unknown || fs[0].Code != problem.LookFailed || !strings.Contains(fs[0].Text, "sizes of /: "+why.Error()) || !strings.Contains(fs[0].Advice, advice) {
+			t.Errorf("%+v", fs)
+		}
 	}
 }

@@ -75,18 +75,22 @@ func except(denied int) string {
 }
 
 // Own tells which processes are ours: those that run this very program, or one
-// of its name.
+// of its name. The agent's helpers are called "exe", and their file may have been
+// replaced by a newer one (package tool).
 func Own(h Host) func(pid int) bool {
 	self, err := os.Stat(filepath.Join(h.Proc, "self/exe"))
 	return func(pid int) bool {
 		dir := filepath.Join(h.Proc, strconv.Itoa(pid))
-		if strings.HasPrefix(program(dir), "stillpoint") {
+		file, _ := os.Readlink(filepath.Join(dir, "exe"))
+		if strings.HasPrefix(program(dir), ours) || strings.HasPrefix(filepath.Base(file), ours) {
 			return true
 		}
 		other, oerr := os.Stat(filepath.Join(dir, "exe"))
 		return err == nil && oerr == nil && os.SameFile(self, other)
 	}
 }
+
+const ours = "stillpoint"
 
 func scanner(s Subject, caches []volume.Volume, who string, ms []mark) (f Finding, concerns bool) {
 	var read, cache []string

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,7 @@ func Selection(s Subject) Check {
 			return none("no paths were given"), nil
 		}
 		var fs []Finding
+		var mounts []Finding
 		for _, path := range s.Paths {
 			v, _, _, err := s.Table.Find(path)
 			if err != nil {
@@ -26,8 +28,9 @@ func Selection(s Subject) Check {
 			if f, bad := selected(path, v); bad {
 				fs = append(fs, f)
 			}
-			fs = append(fs, below(s, path)...)
+			mounts = append(mounts, below(s, path)...)
 		}
+		fs = append(fs, atMost(mounts, namedMost)...)
 		if len(fs) == 0 {
 			return []Finding{fine("all that is selected lies on %s", places(s.Volumes))}, nil
 		}
@@ -85,6 +88,26 @@ func below(s Subject, path string) (fs []Finding) {
 			fs = append(fs, warned(problem.VolumeNetwork, point, "is on another host: %s (%s)", v.Source, v.FSType).
 				so(means, "back it up on the host where it lies; or leave it out by rule (--exclude "+point+")"))
 		}
+	}
+	return fs
+}
+
+// atMost leaves so many of each code, and says how many more there are: a host of
+// containers has thousands of mounts.
+func atMost(all []Finding, most int) (fs []Finding) {
+	count := map[problem.Code]int{}
+	last := map[problem.Code]Finding{}
+	for _, f := range all {
+		if count[f.Code]++; count[f.Code] <= most {
+			fs = append(fs, f)
+		} else {
+			last[f.Code] = f
+		}
+	}
+	for _, code := range slices.Sorted(maps.Keys(last)) {
+		f := last[code]
+		f.Subject, f.Text = "", fmt.Sprintf("and %d more; the last is %s, which %s", count[code]-most, f.Subject, f.Text)
+		fs = append(fs, f)
 	}
 	return fs
 }

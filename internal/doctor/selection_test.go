@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,23 @@ func TestSelectionElsewhere(t *testing.T) {
 	says(t, of("/run/x"), Failure, problem.VolumeMemory)
 	says(t, of("/proc/x"), Failure, problem.VolumeMemory, "makes up")
 	healthy(t, of("/home"))
+}
+
+// A host of containers has thousands of mounts; of each kind some are named.
+func TestSelectionOfThousands(t *testing.T) {
+	mounts := "20 1 8:2 / / rw - ext4 /dev/sda2 rw\n"
+	for i := range 5000 {
+		mounts += fmt.Sprintf("%d 20 0:%d / /srv/%04d rw - tmpfs tmpfs rw\n", 100+i, 100+i, i)
+	}
+	s, err := NewSubject(tableOf(t, mounts+"99 20 0:99 / /srv/nfs rw - nfs4 server:/export rw\n"), []string{"/"}, nil)
+	must(t, err)
+	fs := look(t, Selection(s))
+	if len(fs) != namedMost+2 {
+		t.Errorf("%d findings", len(fs))
+	}
+	says(t, fs, Warning, problem.VolumeMemory, "/srv/0000", "tmpfs")
+	says(t, fs, Warning, problem.VolumeMemory, "and 4990 more", "the last is /srv/4999, which is a memory file system")
+	says(t, fs, Warning, problem.VolumeNetwork, "/srv/nfs")
 }
 
 func TestSwap(t *testing.T) {

@@ -28,11 +28,17 @@ func Others(s Subject) Check {
 		if s.whole() {
 			return none("no paths were given"), nil
 		}
+		if len(s.Entered()) == 0 {
+			return none(notEntered), nil
+		}
 		w := &search{s: s, until: time.Now().Add(lookTime)}
 		w.walk(ctx)
 		return w.findings(), ctx.Err()
 	}}
 }
+
+// notEntered is said where nothing can be looked into.
+const notEntered = "all that is selected lies on a server, or on what does not answer"
 
 const (
 	insideMeans  = "it is backed up each time it changes, which is after each run of that other backup; it takes much room, and is lost with the disk"
@@ -54,7 +60,7 @@ type search struct {
 type place struct{ path, what string }
 
 func (w *search) walk(ctx context.Context) {
-	for level := w.s.Paths; len(level) > 0; {
+	for level := w.s.Entered(); len(level) > 0; {
 		var next []string
 		for _, dir := range level {
 			if w.over(ctx) {

@@ -24,12 +24,13 @@ type Subject struct {
 	Volumes  []volume.Volume        // that hold something of them, or all with data of this host
 	Excludes func(path string) bool // tells what is left out of the selection; may be nil
 
-	other map[string]bool // where volumes are mounted that hold no data of this host
+	other  map[string]bool // where volumes are mounted that hold no data of this host, or do not answer
+	barred map[string]bool // selected paths that lie on a server, or on what does not answer
 }
 
 // NewSubject finds the volumes of paths, and of what is mounted below them.
 func NewSubject(t *volume.Table, paths []string, excludes func(path string) bool) (Subject, error) {
-	s := Subject{Table: t, Paths: slices.Clone(paths), Excludes: excludes, other: map[string]bool{}}
+	s := Subject{Table: t, Paths: slices.Clone(paths), Excludes: excludes, other: map[string]bool{}, barred: map[string]bool{}}
 	add := func(v volume.Volume) {
 		if v.Kind == volume.Local && !slices.ContainsFunc(s.Volumes, func(w volume.Volume) bool { return w.ID == v.ID }) {
 			s.Volumes = append(s.Volumes, v)
@@ -37,7 +38,7 @@ func NewSubject(t *volume.Table, paths []string, excludes func(path string) bool
 	}
 	for _, v := range t.Volumes() {
 		for _, m := range v.Mounts {
-			if v.Kind != volume.Local && !m.Hidden {
+			if (v.Kind != volume.Local || deaf(v)) && !m.Hidden {
 				s.other[m.Point] = true
 			}
 		}
@@ -58,6 +59,7 @@ func NewSubject(t *volume.Table, paths []string, excludes func(path string) bool
 			return s, err
 		}
 		add(v)
+		s.barred[path] = v.Kind == volume.Network || deaf(v)
 		for _, b := range t.Below(path) {
 			if s.holds(b.Mount.Point) {
 				add(b.Volume)
@@ -67,8 +69,18 @@ func NewSubject(t *volume.Table, paths []string, excludes func(path string) bool
 	return s, nil
 }
 
+// deaf tells whether a volume did not even tell its size (volume.Read): who enters it
+// waits, too.
+func deaf(v volume.Volume) bool { return v.Kind == volume.Local && v.Size == 0 }
+
+// Entered are the selected paths that lie neither on a server nor on what does not
+// answer.
+func (s Subject) Entered() []string {
+	return slices.DeleteFunc(slices.Clone(s.Paths), func(p string) bool { return s.barred[p] })
+}
+
 // foreign tells whether something is mounted at a path that holds no data of this
-// host: it is not entered, for it may hang.
+// host, or does not answer: it is not entered, for it may hang.
 func (s Subject) foreign(path string) bool { return s.other[path] }
 
 // whole tells whether it is about all of the host.

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -46,18 +47,22 @@ func Volumes(t *volume.Table, err error) Check {
 		if err != nil {
 			return nil, err
 		}
-		var fs []Finding
+		var found []Finding
 		for _, w := range t.Warnings() {
 			code := problem.CodeOf(w)
 			if code == problem.Uncatalogued {
 				code = problem.LookFailed
 			}
-			fs = append(fs, Finding{Result: Unknown, Code: code, Text: problem.Text(w)}.
-				so("a volume that does not answer may hold up a backup of it, or make it fail", "look whether its device or server is there, and at the kernel's log"))
+			f := Finding{Result: Unknown, Code: code, Text: problem.Text(w)}.
+				so("a volume that does not answer may hold up a backup of it, or make it fail", "look whether its device or server is there, and at the kernel's log")
+			if errors.Is(w, fs.ErrPermission) {
+				f = f.so("it is not known whether this would be in the way of a backup", "run it as root")
+			}
+			found = append(found, f)
 		}
-		if len(fs) == 0 {
-			fs = append(fs, fine("all that is mounted answers"))
+		if len(found) == 0 {
+			found = append(found, fine("all that is mounted answers"))
 		}
-		return fs, nil
+		return found, nil
 	}}
 }

@@ -149,6 +149,16 @@ func TestScanners(t *testing.T) {
 	if own := Own(Here()); !own(c.Process.Pid) || own(1) {
 		t.Error("who runs this program is not told from who does not")
 	}
+	// A helper of the agent, after the program was replaced.
+	dir := t.TempDir()
+	scratch.Run(t, "cp", "/bin/sleep", dir+"/stillpoint")
+	must(t, os.Symlink(dir+"/stillpoint", dir+"/exe"))
+	helper := child(t, false, "", dir+"/exe", "600").Process.Pid
+	soon(t, "it has its name", func() bool { return program("/proc/"+strconv.Itoa(helper)) == "exe" })
+	must(t, os.Remove(dir+"/stillpoint"))
+	if !Own(Here())(helper) {
+		t.Error("a helper is not told from others")
+	}
 }
 
 // Lines as the kernel prints them (fs/notify/fdinfo.c): of the agent's idle

@@ -170,8 +170,37 @@ func TestLookInLines(t *testing.T) {
 			t.Errorf("%s: %+v", line, a)
 		}
 	}
-	if a, ok := problem.Look("copied 157 files [in 42 s] (busy=0)"); ok {
-		t.Errorf("%+v", a)
+	for _, line := range []string{"copied 157 files [in 42 s] (busy=0)", "it is busy"} {
+		if a, ok := problem.Look(line); ok {
+			t.Errorf("%s: %+v", line, a)
+		}
+	}
+	// Those of ours, and those of others before them.
+	for line, want := range map[string]problem.Code{
+		"warning: /swap is a swap file in use, of 7 MiB [swap-selected]": problem.SwapSelected,
+		"see `stillpoint explain snapshot-full`":                         problem.SnapshotFull,
+		"not-allowed, said the writer: 0x8004231f":                       problem.SnapshotFull,
+	} {
+		if a, ok := problem.Look(line); !ok || a.Page == nil || a.Page.Code != want {
+			t.Errorf("%s: %+v", line, a)
+		}
+	}
+}
+
+// Pages on the web and in books have other hyphens than keyboards, and other quotes.
+func TestLookWithDashes(t *testing.T) {
+	for word, want := range map[string]problem.Code{
+		"V\u201179\u201157344\u201134110":             problem.SnapshotFailed, // that do not break
+		"\u201cV\u201379\u201357344\u201334110\u201d": problem.SnapshotFailed, // dashes
+		"\u2212311":            problem.SnapshotFailed, // a minus
+		"snapshot\u2010failed": problem.SnapshotFailed,
+	} {
+		if a, ok := problem.Look(word); !ok || a.Page == nil || a.Page.Code != want {
+			t.Errorf("%s: %+v", word, a)
+		}
+	}
+	if got := problem.Reading("V\u201379\u201357344\u201312345"); got != "0xE0003039" {
+		t.Errorf("read as %q", got)
 	}
 }
 

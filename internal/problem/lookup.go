@@ -20,23 +20,33 @@ type Answer struct {
 // Look finds a code of ours or of another system, in any case and in any usual
 // spelling: "snapshot-failed", "V-79-57344-34110", "0xE000853E", "e000853e",
 // "-2147212302", "writererror_timeout", "Exit Code: -311", or a line of a log
-// that has one in it.
+// that has one in it: of another system, or else of ours.
 func Look(word string) (Answer, bool) {
 	pages, all := Pages(), Known()
 	word = trimmed(word)
 	if a, ok := look(pages, all, word); ok {
 		return a, true
 	}
-	for _, part := range strings.FieldsFunc(word, between) {
+	parts := strings.FieldsFunc(word, between)
+	for _, part := range parts {
 		part = trimmed(part)
 		if n, ok := strconv.Atoi(part); ok == nil && n >= 0 && n < 1<<16 && !strings.Contains(strings.ToLower(word), "code") {
 			continue // a line of a log has many small numbers
 		}
-		if _, ok := pageOf(pages, Code(strings.ToLower(part))); ok && part != word {
-			continue // words of ours are words of the language, too
+		if _, ok := pageOf(pages, Code(strings.ToLower(part))); ok {
+			continue
 		}
 		if a, ok := look(pages, all, part); ok {
 			return a, true
+		}
+	}
+	for _, part := range parts {
+		part = trimmed(part)
+		if !strings.Contains(part, "-") {
+			continue // such words of ours are words of the language, too
+		}
+		if p, ok := pageOf(pages, Code(strings.ToLower(part))); ok {
+			return Answer{Page: p}, true
 		}
 	}
 	return Answer{}, false
@@ -95,7 +105,17 @@ func pageOf(pages []Page, code Code) (*Page, bool) {
 	return nil, false
 }
 
-func trimmed(word string) string { return strings.Trim(strings.TrimSpace(word), "`'\"()[]{}<>.,;: \t") }
+// trimmed is a word without what is around it, and with the hyphens of a keyboard for
+// those that pages on the web and in books have.
+func trimmed(word string) string {
+	word = strings.Map(func(r rune) rune {
+		if r == '\u2212' || unicode.Is(unicode.Pd, r) { // the sign of minus is no dash
+			return '-'
+		}
+		return r
+	}, word)
+	return strings.Trim(strings.TrimSpace(word), "`'\"“”‘’„«»()[]{}<>.,;: \t")
+}
 
 // named tells whether word is a name of the code, with or without what its
 // system puts before all of them, or a message that has no number.

@@ -156,7 +156,8 @@ func List(ctx context.Context, s Settings, sel Selection) ([]*Application, error
 	return a.All, errors.Join(errs...)
 }
 
-// discover asks all writers at once.
+// discover asks all writers at once. Who does not come back in time, as on a disk that
+// does not answer, is left behind.
 func discover(ctx context.Context, ws []writer.Writer, sel Selection, tell func(Event)) []writer.Instance {
 	found := make([][]writer.Instance, len(ws))
 	errs := make([]error, len(ws))
@@ -165,7 +166,7 @@ func discover(ctx context.Context, ws []writer.Writer, sel Selection, tell func(
 		wait.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, discovering)
 			defer cancel()
-			found[i], errs[i] = w.Discover(ctx, writer.Scope{Paths: slices.Concat(sel.Paths, sel.Mounts)})
+			found[i], errs[i] = discoverBy(ctx, w, writer.Scope{Paths: slices.Concat(sel.Paths, sel.Mounts)})
 		})
 	}
 	wait.Wait()
@@ -175,6 +176,32 @@ func discover(ctx context.Context, ws []writer.Writer, sel Selection, tell func(
 		}
 	}
 	return slices.Concat(found...)
+}
+
+// leaving is for a writer that hears that its time is over.
+const leaving = time.Second
+
+func discoverBy(ctx context.Context, w writer.Writer, s writer.Scope) ([]writer.Instance, error) {
+	type result struct {
+		found []writer.Instance
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		found, err := w.Discover(ctx, s)
+		done <- result{found, err}
+	}()
+	select {
+	case r := <-done:
+		return r.found, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.found, r.err
+	case <-time.After(leaving):
+		return nil, problem.New(problem.WriterTimeout, "", fmt.Errorf("no answer: %w", context.Cause(ctx)))
+	}
 }
 
 func coded(err error) error {

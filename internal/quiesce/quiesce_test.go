@@ -262,6 +262,37 @@ func TestMissed(t *testing.T) {
 	}
 }
 
+// Who looks for applications on a disk that does not answer is left behind.
+func TestLookedForInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := deafApp{&app{name: "deaf"}, make(chan struct{})}
+		defer close(deaf.wakes)
+		for _, limit := range []time.Duration{time.Minute, time.Hour} { // the caller's, and ours
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			began := time.Now()
+			all, err := List(ctx, Settings{Writers: []writer.Writer{deaf, &app{name: "x", paths: []string{"/srv/x"}}}}, selection)
+			if !problem.Is(err, problem.WriterTimeout) || len(all) != 1 || all[0].ID != "x:1" {
+				t.Errorf("%+v, %v", all, err)
+			}
+			if took := time.Since(began); took != min(limit, discovering)+leaving {
+				t.Errorf("it took %s", took)
+			}
+		}
+	})
+}
+
+// A deafApp does not come back from looking.
+type deafApp struct {
+	*app
+	wakes chan struct{}
+}
+
+func (a deafApp) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+	<-a.wakes
+	return nil, nil
+}
+
 // A failing writer finds nothing.
 type failing struct{ *app }
 

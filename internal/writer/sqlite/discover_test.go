@@ -2,11 +2,13 @@ package sqlite
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
@@ -80,6 +82,22 @@ func TestOneFileSystem(t *testing.T) {
 	wants(t, problem.WriterGone, in.Check(t.Context()))
 	must(t, os.WriteFile(inner.path, make([]byte, 4096), 0o644))
 	wants(t, problem.WriterFailed, in.Check(t.Context()))
+}
+
+// A server that does not answer, and is mounted below, is asked nothing.
+func TestSilentServer(t *testing.T) {
+	d := create(t, t.TempDir()+"/app.db", "delete")
+	server := filepath.Join(filepath.Dir(d.path), "a-server")
+	must(t, os.Mkdir(server, 0o755))
+	end := scratch.Silent(t, "me@host:/srv", server, "fuse.sshfs")
+	late := time.AfterFunc(long, end) // nothing else ends a wait for it
+	all, err := New(Options{}).Discover(t.Context(), d.Scope())
+	if !late.Stop() {
+		t.Error("it was asked")
+	}
+	if err != nil || len(all) != 1 || all[0].About().ID != d.ID() {
+		t.Errorf("%d are found, %v", len(all), err)
+	}
 }
 
 // More than can be held are not found one by one: what is found is good, and

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/writer"
 	"stillpoint/internal/writer/aide"
 )
@@ -61,21 +62,21 @@ type inode struct{ dev, ino uint64 }
 
 // below looks below one path.
 func (f *finding) below(ctx context.Context, root string) error {
-	var st syscall.Stat_t
-	if err := syscall.Lstat(root, &st); err != nil {
-		return ignoreGone(&fs.PathError{Op: "lstat", Path: root, Err: err})
+	top, err := file.Stat(file.Here, root, known)
+	if err != nil {
+		return ignoreGone(err)
 	}
 	if made, err := ofKernel(root); made || err != nil {
 		return ignoreGone(err)
 	}
 	var errs []error
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return problem.New(problem.WriterTimeout, root, context.Cause(ctx))
 		}
 		if err == nil && (d.IsDir() || d.Type().IsRegular()) {
 			var skip bool
-			if skip, err = f.look(path, d, uint64(st.Dev)); skip {
+			if skip, err = f.look(path, d, top.Device); skip {
 				return fs.SkipDir
 			}
 		}
@@ -91,17 +92,20 @@ func (f *finding) below(ctx context.Context, root string) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// known is how files are asked: what is mounted below is another file system, and may be
+// one whose server does not answer any more. So no server is asked anything.
+const known = file.NoFollow | file.NoAutomount | file.Cached
+
 // look looks at one file or folder, and tells whether to go no further into it.
 func (f *finding) look(path string, d fs.DirEntry, dev uint64) (skip bool, err error) {
-	info, err := d.Info()
+	info, err := file.Stat(file.Here, path, known)
 	if err != nil {
 		return false, err
 	}
-	st := info.Sys().(*syscall.Stat_t)
-	if uint64(st.Dev) != dev {
+	if info.Device != dev {
 		return d.IsDir(), nil
 	}
-	key := inode{dev, st.Ino}
+	key := inode{dev, info.Inode}
 	if f.seen[key] {
 		return d.IsDir(), nil
 	}
@@ -109,7 +113,7 @@ func (f *finding) look(path string, d fs.DirEntry, dev uint64) (skip bool, err e
 		f.seen[key] = true
 		return false, nil
 	}
-	if info.Size() < smallest || info.Size()%smallest != 0 {
+	if info.Size < smallest || info.Size%smallest != 0 {
 		return false, nil
 	}
 	h, ok, err := read(path)
@@ -122,17 +126,17 @@ func (f *finding) look(path string, d fs.DirEntry, dev uint64) (skip bool, err e
 
 // read reads the header of a file.
 func read(path string) (h header, ok bool, err error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	opened, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return h, false, err
 	}
-	defer file.Close()
-	info, err := file.Stat()
+	defer opened.Close()
+	info, err := opened.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return h, false, err
 	}
 	b := make([]byte, headerSize)
-	if _, err := file.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := opened.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return h, false, err
 	}
 	h, ok = parse(b, info.Size())
