@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"stillpoint/internal/sys/file"
 )
@@ -39,7 +40,8 @@ func (f *finding) below(ctx context.Context, order int, root string) error {
 	if made, err := ofKernel(root); made || err != nil {
 		return ignoreGone(err)
 	}
-	s := &search{finding: f, ctx: ctx, root: root, order: order, device: info.Device, free: make(chan struct{}, others())}
+	s := f.search(ctx, order, root, info.Device)
+	defer s.known.close()
 	switch info.Kind {
 	case file.Folder:
 		s.folders(folder{root, info.Mount, of(info)})
@@ -52,6 +54,11 @@ func (f *finding) below(ctx context.Context, order int, root string) error {
 		}
 	}
 	return s.result()
+}
+
+func (f *finding) search(ctx context.Context, order int, root string, device uint64) *search {
+	return &search{finding: f, ctx: ctx, root: root, order: order, device: device, free: make(chan struct{}, others()),
+		known: known{ctx: ctx, root: root, began: time.Now(), no: numbers{}}}
 }
 
 // enter tells whether nobody has been in a directory before.

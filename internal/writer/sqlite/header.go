@@ -55,6 +55,9 @@ func read(dir int, name string, used bool) (h header, key inode, ok bool, err er
 	return h, of(is), ok, nil
 }
 
+// sized tells whether a file may be a database by its size.
+func sized(size int64) bool { return size >= smallest && size%smallest == 0 }
+
 // parse returns false for what only looks like a database, or not even that:
 // an encrypted one is bytes without a meaning. One that is not whole pages has
 // been cut off, unless somebody uses it: then its end is being written, which the

@@ -21,6 +21,7 @@ type search struct {
 	root   string
 	order  int
 	device uint64
+	known  known
 
 	free chan struct{} // has room for each one that may help
 	wait sync.WaitGroup
@@ -99,7 +100,7 @@ func (s *search) look(f folder) (below []folder, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	var used []string
-	err = file.List(dir, *buf, func(raw []byte, kind file.Kind, _ uint64) error {
+	err = file.List(dir, *buf, func(raw []byte, kind file.Kind, inode uint64) error {
 		if s.stopped() {
 			return errStopped
 		}
@@ -112,6 +113,12 @@ func (s *search) look(f folder) (below []folder, err error) {
 		}
 		if of, ok := beside(name); ok {
 			used = append(used, of)
+		}
+		if kind == file.Regular {
+			if s.known.has(inode) {
+				return nil
+			}
+			s.known.asking()
 		}
 		info, err := file.Stat(dir, name, how)
 		switch {
@@ -153,7 +160,7 @@ func (s *search) note(below []folder, in, f folder) []folder {
 
 // file looks at a file that may be a database by its size.
 func (s *search) file(dir int, name, path string, info file.Info) {
-	if info.Size >= smallest && info.Size%smallest == 0 {
+	if sized(info.Size) {
 		s.add(dir, name, path, false)
 	}
 }
