@@ -83,7 +83,7 @@ var may = map[string]string{
 	"internal/writer/trust":           "internal/problem internal/sys/container internal/sys/peer",
 	"internal/writer/redis":           "internal/writer internal/problem internal/sys/container internal/sys/listener internal/sys/process internal/writer/trust",
 	"internal/writer/script":          "internal/writer internal/problem internal/writer/aide internal/tool",
-	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide internal/sys/file",
+	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide internal/sys/btrfs internal/sys/file",
 	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
 	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
 	"internal/writer/servertest":      "internal/sys/peer", // for tests
