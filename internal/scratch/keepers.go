@@ -1,13 +1,10 @@
 package scratch
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // keepers names the processes that keep a device mounted, or a file of it open:
@@ -17,7 +14,11 @@ func keepers(device string) string {
 	if err := syscall.Stat(device, &st); err != nil {
 		return err.Error()
 	}
-	number := fmt.Sprintf(" %d:%d ", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	b, err := os.ReadFile("/sys/block/" + filepath.Base(device) + "/dev")
+	if err != nil {
+		return err.Error()
+	}
+	number := " " + strings.TrimSpace(string(b)) + " "
 	all, _ := filepath.Glob("/proc/[0-9]*")
 	var found []string
 	for _, p := range all {
