@@ -38,47 +38,44 @@ func TestRenamed(t *testing.T) {
 		t.Fatal("there is no link by UUID")
 	}
 	for _, one := range []struct {
-		what  string
-		shown bool
-		from  string
-		to    string
+		what   string
+		shown  bool
+		change []string
+		back   []string
 	}{
-		{"group", true, g.name, g.name + "new"},
-		{"group", false, g.name, g.name + "new"},
-		{"origin", true, g.name + "/a", g.name + "/b"},
+		{"group renamed", true, []string{"vgrename", g.name, g.name + "new"}, []string{"vgrename", g.name + "new", g.name}},
+		{"group renamed early", false, []string{"vgrename", g.name, g.name + "new"}, []string{"vgrename", g.name + "new", g.name}},
+		{"origin renamed", true, []string{"lvrename", g.name + "/a", g.name + "/b"}, []string{"lvrename", g.name + "/b", g.name + "/a"}},
+		{"group refreshed", true, []string{"vgchange", "--refresh", g.name}, []string{"true"}},
 	} {
-		command := "vgrename"
-		if one.what == "origin" {
-			command = "lvrename"
-		}
 		s := take(t, New(), "renamed", v)[0]
 		if one.shown {
 			if err := s.Err(); err != nil {
 				t.Error(err)
 			}
 		}
-		scratch.Run(t, command, one.from, one.to)
+		scratch.Run(t, one.change[0], one.change[1:]...)
 		if one.shown { // LVM has shown it to udev, for as long as nobody has noticed
 			d := s.(*target).devices
 			until(t, "the hiding of the snapshot", func() bool {
-				return !strings.Contains(scratch.Run(t, "dmsetup", "table", "-u", d.lower.UUID), "thin")
+				return !strings.Contains(scratch.Run(t, "dmsetup", "table", "-u", d.lower.UUID), "thin") && link() == before
 			})
 		}
 		if now := link(); now != before {
-			t.Errorf("%s renamed: the file system is %s, and was %s", one.what, now, before)
+			t.Errorf("%s: the file system is %s, and was %s", one.what, now, before)
 		}
 		if b, err := os.ReadFile(s.Root() + "/file"); err != nil || string(b) != "before" {
-			t.Errorf("%s renamed: %q, %v", one.what, b, err)
+			t.Errorf("%s: %q, %v", one.what, b, err)
 		}
 		if err := s.Err(); err != nil {
-			t.Errorf("%s renamed: %v", one.what, err)
+			t.Errorf("%s: %v", one.what, err)
 		}
 		if err := s.Release(t.Context()); err != nil {
-			t.Errorf("%s renamed: %v", one.what, err)
+			t.Errorf("%s: %v", one.what, err)
 		}
-		scratch.Run(t, command, one.to, one.from)
+		scratch.Run(t, one.back[0], one.back[1:]...)
 		if left := strings.TrimSpace(places()); left != "" {
-			t.Errorf("%s renamed: %s is left", one.what, left)
+			t.Errorf("%s: %s is left", one.what, left)
 		}
 	}
 }
