@@ -5,6 +5,7 @@ package lvm
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,10 @@ func TestRenamed(t *testing.T) {
 		if one.shown {
 			if err := s.Err(); err != nil {
 				t.Error(err)
+			}
+			d := s.(*target).devices // which is not to be made anew all the time
+			if table, err := s.(*target).set.control.Table(d.lower.Number); err != nil || !slices.Equal(table, d.blank) {
+				t.Errorf("%+v, want %+v; %v", table, d.blank, err)
 			}
 		}
 		scratch.Run(t, one.change[0], one.change[1:]...)
