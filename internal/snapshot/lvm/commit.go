@@ -178,7 +178,7 @@ func (s *set) Abort(ctx context.Context) error {
 		return nil
 	}
 	if err := s.undo(ctx); err != nil {
-		return errors.Join(err, s.end())
+		return err
 	}
 	s.close()
 	return nil
