@@ -9,7 +9,7 @@ import (
 )
 
 // A volume whose journal was not replayed is not shown as it lies there.
-func TestCandidate(t *testing.T) {
+func TestUnreplayed(t *testing.T) {
 	v := volume.Volume{ID: "x", FSType: "xfs", Device: "253:1", Stack: []volume.Device{{Number: "253:1", Type: "lvm", DMName: "vg-thin"}}}
 	if err := candidate(v); err != nil {
 		t.Error(err)
