@@ -64,7 +64,7 @@ var may = map[string]string{
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
 	"internal/snapshot/dm":           "internal/guard internal/snapshot internal/snapshot/bequest internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
 	"internal/snapshot/lvm":          "internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/tool internal/volume",
-	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
+	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                                        // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/freeze internal/sys/writing internal/tool", // for tests
 
 	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",

@@ -159,7 +159,7 @@ func TestSwapFile(t *testing.T) {
 }
 
 // Nobody takes the snapshot for the volume: no link leads to one of our devices,
-// whatever is triggered.
+// whatever is triggered, and no scan finds one with what is kept of the volume.
 func TestUdev(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		r := newRig(t, linear, fs)
@@ -177,6 +177,11 @@ func TestUdev(t *testing.T) {
 		run(t, "sync")
 		if is := links(); is != was {
 			t.Errorf("%s: links are\n%s\nand were\n%s", fs, is, was)
+		}
+		for name := range strings.Lines(run(t, "blkid", "-c", "/dev/null", "-o", "device", "-t", "UUID="+r.vs[0].Volume.UUID)) {
+			if strings.HasPrefix(filepath.Base(name), namePrefix) && !strings.Contains(name, kindReal) {
+				t.Errorf("%s: blkid finds %s", fs, name)
+			}
 		}
 		r.must(s.Release(t.Context()))
 		if is := links(); is != was {

@@ -1,9 +1,14 @@
 package frozen
 
+import "stillpoint/internal/guard"
+
 // Bequeath gives the guard a duty for the case that this process dies before Close.
 func (h *Hold) Bequeath(duty, of string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.guard == nil {
+		return guard.ErrGone
+	}
 	return h.guard.Bequeath(duty, of)
 }
 

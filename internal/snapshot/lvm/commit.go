@@ -179,7 +179,7 @@ func (s *set) Abort(ctx context.Context) error {
 	}
 	if err := s.undo(ctx); err != nil {
 		s.later(err, s.Abort)
-		return errors.Join(err, s.end())
+		return err
 	}
 	s.close()
 	return nil
