@@ -115,6 +115,7 @@ func (w *watch) listen() syscall.Errno {
 	if w.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return errnoOf(err)
 	}
+	syscall.CloseOnExec(w.parent) // of no concern to the programs of a duty
 	for _, fd := range []int{w.socket, w.sentinel} {
 		syscall.CloseOnExec(fd)
 		e := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}
