@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"stillpoint/internal/sys/btrfs"
@@ -23,10 +24,11 @@ import (
 // The disk must have what there was when the search began: hence the sync, which
 // comes once more before the snapshot and has little to do then.
 type known struct {
-	ctx   context.Context
-	root  string
-	began time.Time
-	asked atomic.Int64 // files by their names
+	ctx    context.Context
+	root   string
+	device uint64
+	began  time.Time
+	asked  atomic.Int64 // files by their names
 
 	mu   sync.RWMutex // who reads the list lets the others wait
 	dir  *os.File     // the root, once all is on the disk and until the list is read
@@ -62,18 +64,28 @@ func (k *known) asking() {
 
 // open makes the list readable, if there is one.
 func (k *known) open() {
-	dir, err := os.Open(k.root)
+	dir, err := os.OpenFile(k.root, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return
 	}
-	fd := int(dir.Fd())
-	if kind, err := file.FSType(fd); err != nil || kind != file.BtrfsFS || file.SyncFS(fd) != nil {
+	if !k.listed(int(dir.Fd())) || file.SyncFS(int(dir.Fd())) != nil {
 		dir.Close()
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dir = dir
+}
+
+// listed tells whether there is a list of what is looked through, and not of
+// something that has been put or mounted at its path meanwhile.
+func (k *known) listed(dir int) bool {
+	kind, err := file.FSType(dir)
+	if err != nil || kind != file.BtrfsFS {
+		return false
+	}
+	info, err := file.Stat(dir, "", file.Itself)
+	return err == nil && info.Device == k.device
 }
 
 // read reads some of the list, if it is time to.
