@@ -41,6 +41,7 @@ func Main() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	process.Spare()
+	_ = process.CloseInherited(quietFD + 1) // what the parent had of others, such as a lock, is not to outlive it here
 	locked := process.LockMemory()
 	alone, err := time.ParseDuration(os.Getenv(aloneVariable))
 	if err != nil {
