@@ -177,7 +177,7 @@ func splice(name string) {
 
 // While a freeze may still come about that was given up, the guard does not let go of
 // the file system.
-func TestForget(t *testing.T) {
+func TestForgetNot(t *testing.T) {
 	h, dirs := newHold(t, 1)
 	root, err := os.Open(dirs[0])
 	if err != nil {
