@@ -115,6 +115,38 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
+// What an Abort cannot take away is taken away later, by us or by the guard: that
+// stays until then, and lets go of the volume.
+func TestAbortHindered(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	c := control(t)
+	number, err := nearest(r.vs[0].Volume)
+	r.must(err)
+	was := describe(t, nil)
+	pending, err := r.p.Prepare(t.Context(), "hindered", []snapshot.Target{{Volume: r.vs[0].Volume, Paths: []string{"."}}})
+	r.must(err)
+	r.must(c.Suspend(number))
+	err = pending.Abort(t.Context())
+	s := pending.(*set)
+	guarded := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.hold != nil
+	}
+	is := guarded()
+	r.must(c.Resume(number, 0))
+	if problem.CodeOf(err) != problem.ReleaseFailed || !problem.Is(err, problem.DeviceSuspended) {
+		t.Errorf("abort: %v", err)
+	}
+	if !is {
+		t.Error("its guard has ended")
+	}
+	r.await("the end of the guard", func() bool { return !guarded() })
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
 // While a snapshot is held its volume can be unmounted, and the snapshot stays good.
 func TestUnmounted(t *testing.T) {
 	r := newRig(t, plain, "ext4")

@@ -23,7 +23,7 @@ func (t *target) Release(ctx context.Context) error {
 		return nil
 	}
 	if err := t.remove(ctx); err != nil {
-		t.set.later(err, t.Release)
+		t.set.later(&t.trying, err, t.Release)
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
 	t.released = true
