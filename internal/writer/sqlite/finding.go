@@ -44,7 +44,7 @@ func (f *finding) below(ctx context.Context, order int, root string) error {
 	defer s.known.close()
 	switch info.Kind {
 	case file.Folder:
-		s.folders(folder{root, info.Mount, of(info)})
+		s.folders(folder{root, info.Mount})
 	case file.Regular:
 		s.file(file.Here, root, root, info)
 		for _, end := range besides {
@@ -58,7 +58,7 @@ func (f *finding) below(ctx context.Context, order int, root string) error {
 
 func (f *finding) search(ctx context.Context, order int, root string, device uint64) *search {
 	return &search{finding: f, ctx: ctx, root: root, order: order, device: device, free: make(chan struct{}, others()),
-		known: known{ctx: ctx, root: root, began: time.Now(), no: numbers{}}}
+		known: known{ctx: ctx, root: root, device: device, began: time.Now(), no: numbers{}}}
 }
 
 // enter tells whether nobody has been in a directory before.

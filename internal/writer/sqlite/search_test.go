@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/writer"
 )
 
@@ -115,6 +116,48 @@ func TestSameNames(t *testing.T) {
 	}
 	if got := ids(t, dir, dir+"/0", dir); len(got) != len(want) || !slices.Contains(got, "0/s0/a.db") {
 		t.Errorf("by the first path: %d, %q", len(got), got)
+	}
+}
+
+// Directories that get each other's names after these were read, or the name of one
+// that is gone, as when a new release is put in the place of an old one, are looked
+// into all the same.
+func TestExchanged(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		dir := t.TempDir()
+		content, err := os.ReadFile(create(t, t.TempDir()+"/x.db", "delete").path)
+		must(t, err)
+		for _, sub := range []string{"app", "app.new"} {
+			must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+			must(t, os.WriteFile(filepath.Join(dir, sub, sub+".db"), content, 0o644))
+		}
+		f := &finding{seen: map[inode]bool{}, found: map[inode]hit{}}
+		info, err := file.Stat(file.Here, dir, file.NoFollow)
+		must(t, err)
+		s := f.search(t.Context(), 0, dir, info.Device)
+		below, err := s.look(folder{dir, info.Mount})
+		must(t, err)
+		want := []string{dir + "/app/app.new.db"}
+		must(t, os.Rename(dir+"/app", t.TempDir()+"/old"))
+		must(t, os.Rename(dir+"/app.new", dir+"/app"))
+		if !gone {
+			must(t, os.Mkdir(dir+"/app.new", 0o755))
+			must(t, os.WriteFile(dir+"/app.new/app.db", content, 0o644))
+			want = append(want, dir+"/app.new/app.db")
+		}
+		for _, b := range below {
+			s.folder(b)
+		}
+		s.wait.Wait()
+		must(t, s.result())
+		var got []string
+		for _, h := range f.found {
+			got = append(got, h.path)
+		}
+		slices.SortFunc(got, compare)
+		if !slices.Equal(got, want) {
+			t.Errorf("gone %t: found %q, want %q", gone, got, want)
+		}
 	}
 }
 
