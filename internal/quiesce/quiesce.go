@@ -252,9 +252,10 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 	a.All = append(a.All, app)
 }
 
-// On are those of the applications that have files on a volume.
+// On are those of the applications that have files on a volume. Who could not be
+// asked, or not be looked for, may have some there.
 func (a *Applications) On(volume string) *Applications {
-	on := &Applications{s: a.s, tell: a.tell}
+	on := &Applications{unknown: a.unknown, missed: a.missed, s: a.s, tell: a.tell}
 	for _, app := range a.All {
 		if slices.Contains(app.Volumes, volume) {
 			on.All = append(on.All, app)
@@ -337,6 +338,11 @@ func (a *Applications) Excluded() (paths []string) {
 		}
 	}
 	return paths
+}
+
+// None tells whether it is known that there are no applications.
+func (a *Applications) None() bool {
+	return len(a.All) == 0 && len(a.unknown) == 0 && a.missed == nil
 }
 
 // AtRest tells whether there are applications, and all of them were at rest. It
