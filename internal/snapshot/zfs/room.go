@@ -62,12 +62,22 @@ const (
 
 // A gauge remembers how much was left of a limit lately.
 type gauge struct {
-	seen []reading // younger than lookBack, and the last one before
+	quota uint64    // 0 for a pool
+	seen  []reading // younger than lookBack, and the last one before
 }
 
 type reading struct {
 	at   time.Time
 	left uint64
+}
+
+// of is the gauge for a limit. One of a quota that was changed begins anew: that there
+// is less of it does not mean that somebody writes so fast.
+func (g *gauge) of(l limit) *gauge {
+	if l.quota && g.quota != l.all {
+		*g = gauge{quota: l.all}
+	}
+	return g
 }
 
 // fell notes what is left now, and tells by how much more that was lately.
