@@ -54,7 +54,7 @@ var may = map[string]string{
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
-	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
+	"internal/cachefile":             "internal/thinpool internal/volume internal/problem internal/sys/file",
 	"internal/thinpool":              "internal/volume internal/sys/dm",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",

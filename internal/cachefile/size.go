@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/volume"
 )
 
@@ -112,6 +113,7 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 		l.Keep = min(int64(free/10), keepMost)
 		l.Floor = floor(v, l.Keep)
 		l.Memory = r.Memory
+		l.Pools = thinpool.Of(*v)
 	}
 	return limits, nil
 }

@@ -47,19 +47,18 @@ const (
 )
 
 // room is how much may be written to a pool by who could do without, of whose blocks
-// each has so many bytes, or why nothing may: twice the reserve must be there to begin
-// with, as for a snapshot.
-func (s State) room(block uint64) (bytes uint64, why string) {
+// each has so many bytes, or why nothing may: so many times the reserve must be there.
+func (s State) room(block, times uint64) (bytes uint64, why string) {
 	if s.Trouble != "" {
 		return 0, s.Trouble
 	}
 	left, all := (s.All-s.Used)*block, s.All*block
 	reserve := min(all/100*DataReserve, DataReserveMost)
-	if left < 2*reserve {
+	if left < times*reserve {
 		return 0, fmt.Sprintf("it has %d MiB left of %d, which are for the volumes in it", left>>20, all>>20)
 	}
 	meta := (s.Meta - s.MetaUsed) * MetaBlock
-	if meta < 2*min(s.Meta*MetaBlock/100*MetaReserve, MetaReserveMost) {
+	if meta < times*min(s.Meta*MetaBlock/100*MetaReserve, MetaReserveMost) {
 		return 0, fmt.Sprintf("its metadata have %d KiB left of %d", meta>>10, s.Meta*MetaBlock>>10)
 	}
 	return left - reserve, ""

@@ -17,7 +17,7 @@ import (
 // for others, and why nothing is to be written to some of them. A host without such
 // pools is not asked. It reads no disk and waits for nothing.
 func Bounded(all []volume.Volume) (bounded []volume.Volume, short map[volume.ID]string) {
-	return boundedBy(all, ask)
+	return boundedBy(all, func(numbers []string) map[string]answer { return ask(numbers, 2) }) // as for a snapshot in it
 }
 
 func boundedBy(all []volume.Volume, ask func(numbers []string) map[string]answer) (bounded []volume.Volume, short map[volume.ID]string) {
@@ -36,12 +36,27 @@ func boundedBy(all []volume.Volume, ask func(numbers []string) map[string]answer
 			a := answers[n]
 			v.Free = min(v.Free, a.room)
 			if a.why != "" {
-				short[v.ID] = "its thin pool must not be filled: " + a.why
+				short[v.ID] = notFilled + a.why
 			}
 		}
 	}
 	return bounded, short
 }
+
+// Short says why nothing more is to be written to thin pools, by the numbers of their
+// devices, by who could do without and has begun already; it is empty where something
+// may.
+func Short(numbers []string) string {
+	answers := ask(numbers, 1)
+	for _, n := range numbers {
+		if why := answers[n].why; why != "" {
+			return notFilled + why
+		}
+	}
+	return ""
+}
+
+const notFilled = "its thin pool must not be filled: "
 
 // Of are the thin pools below a volume, by the name that LVM gives to what carries the
 // thin volumes (lib/activate/dev_manager.c of lvm2).
@@ -60,8 +75,8 @@ type answer struct {
 	why  string
 }
 
-// ask asks each pool once.
-func ask(numbers []string) map[string]answer {
+// ask asks each pool once, for so many times the reserve.
+func ask(numbers []string, times uint64) map[string]answer {
 	answers := map[string]answer{}
 	c, err := dm.Open()
 	if err == nil {
@@ -73,7 +88,7 @@ func ask(numbers []string) map[string]answer {
 		}
 		a, aerr := answer{}, err
 		if err == nil {
-			a, aerr = roomOf(c, n)
+			a, aerr = roomOf(c, n, times)
 		}
 		if aerr != nil {
 			a.why = aerr.Error()
@@ -83,7 +98,7 @@ func ask(numbers []string) map[string]answer {
 	return answers
 }
 
-func roomOf(c *dm.Control, number string) (a answer, err error) {
+func roomOf(c *dm.Control, number string, times uint64) (a answer, err error) {
 	n, err := dm.ParseNumber(number)
 	if err != nil {
 		return a, err
@@ -112,6 +127,6 @@ func roomOf(c *dm.Control, number string) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	a.room, a.why = s.room(block * 512)
+	a.room, a.why = s.room(block*512, times)
 	return a, nil
 }

@@ -29,9 +29,14 @@ func TestState(t *testing.T) {
 			t.Errorf("%s: %v", one.name, err)
 			continue
 		}
-		room, why := s.room(64 << 10)
+		room, why := s.room(64<<10, 2)
 		if room/mib != one.room || !strings.Contains(why, one.why) || (why == "") != (one.why == "") {
 			t.Errorf("%s: %d MiB, %q", one.name, room/mib, why)
+		}
+	}
+	if s, _ := Parse("1 118/1024 30900/32768 - rw discard_passdown queue_if_no_space - 256"); true {
+		if room, why := s.room(64<<10, 1); room/mib != 55 || why != "" { // of who has begun already
+			t.Errorf("%d MiB, %q", room/mib, why)
 		}
 	}
 	for _, no := range []string{"", "1 2 3", "1 x/y 1/2 - rw", "Fail x"} {
