@@ -193,6 +193,34 @@ func TestApplicationOnMountLeftOut(t *testing.T) {
 	tr.nothingLeft()
 }
 
+// Where not all could be looked for, no volume is said to be of level application: not
+// the one whose database was at rest, nor one without any.
+func TestApplicationsMissedOneAtATime(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	scratch.Run(t, "mount", v.Devices[0], d.dir)
+	t.Cleanup(func() { scratch.Run(t, "umount", d.dir) })
+	tr.must(d.write("busy"))
+	rep, err := tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	if rep.Level != job.Application {
+		t.Errorf("all were looked for: %+v", rep)
+	}
+	tr.Applications.Writers = append(tr.Applications.Writers, silent{d})
+	rep, err = tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	if rep.Level == job.Application {
+		t.Errorf("not all were looked for: %+v", rep)
+	}
+}
+
+// A silent writer does not say what there is.
+type silent struct{ *database }
+
+func (silent) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+	return nil, problem.Newf(problem.WriterTimeout, "", "no answer")
+}
+
 // Where nothing is found there is nothing to demand.
 func TestNoApplication(t *testing.T) {
 	tr := newTrial(t, fake.Options{})
