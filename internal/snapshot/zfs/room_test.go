@@ -66,7 +66,7 @@ func TestWorthwhile(t *testing.T) {
 		left, kept uint64
 		want       bool
 	}{
-		{20 * gb, 2 * gb, true}, {20 * gb, gb / 2, false}, {5 * gb, gb / 2, false}, {3 * gb, gb / 2, true}, {0, 2 << 20, true}, {0, 1000, false}, {0, 0, false},
+		{20 * gb, 2 * gb, true}, {20 * gb, gb / 2, false}, {5 * gb, gb / 2, false}, {3 * gb, gb / 2, true}, {3 * gb, gb / 10, false}, {gb / 2, gb / 10, true}, {0, 2 << 20, true}, {0, 1000, false}, {0, 0, false},
 	} {
 		if got := (limit{bound{"tank", false}, 10_000 * gb, test.left}).worthwhile(test.kept); got != test.want {
 			t.Errorf("%d left, %d kept: %v", test.left, test.kept, got)
