@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"stillpoint/internal/sys/btrfs"
@@ -65,23 +66,28 @@ func (k *known) asking() {
 
 // open makes the list readable, if there is one.
 func (k *known) open() {
-	dir, err := os.Open(k.root)
+	dir, err := os.OpenFile(k.root, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return
 	}
-	fd := int(dir.Fd())
-	is, err := file.Stat(fd, "", file.Itself)
-	if err != nil || is.Device != k.device { // another subvolume has been put there meanwhile
-		dir.Close()
-		return
-	}
-	if kind, err := file.FSType(fd); err != nil || kind != file.BtrfsFS || file.SyncFS(fd) != nil {
+	if !k.listed(int(dir.Fd())) || file.SyncFS(int(dir.Fd())) != nil {
 		dir.Close()
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dir = dir
+}
+
+// listed tells whether there is a list of what is looked through, and not of
+// something that has been put or mounted at its path meanwhile.
+func (k *known) listed(dir int) bool {
+	kind, err := file.FSType(dir)
+	if err != nil || kind != file.BtrfsFS {
+		return false
+	}
+	info, err := file.Stat(dir, "", file.Itself)
+	return err == nil && info.Device == k.device
 }
 
 // read reads some of the list, if it is time to.

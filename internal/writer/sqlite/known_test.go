@@ -80,6 +80,22 @@ func TestKnown(t *testing.T) {
 	}
 }
 
+// The list of something else that is mounted at the path meanwhile is not read.
+func TestKnownElsewhere(t *testing.T) {
+	v := scratch.New(t, "btrfs", 128*scratch.MiB)
+	info, err := file.Stat(file.Here, v.Dir, file.NoFollow)
+	must(t, err)
+	for device, want := range map[uint64]bool{info.Device: true, info.Device + 1: false} {
+		f := &finding{seen: map[inode]bool{}, found: map[inode]hit{}}
+		s := f.search(t.Context(), 0, v.Dir, device)
+		s.known.open()
+		if got := s.known.dir != nil; got != want {
+			t.Errorf("of the same device %t, read %t", want, got)
+		}
+		s.known.close()
+	}
+}
+
 // A set of numbers has what was added.
 func TestNumbers(t *testing.T) {
 	s, added := numbers{}, []uint64{0, 63, 64, 511, 512, 65535, 65536, 1 << 40, 1<<64 - 1}

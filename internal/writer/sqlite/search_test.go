@@ -9,8 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/scratch"
 	"stillpoint/internal/sys/file"
 	"stillpoint/internal/writer"
 )
@@ -174,11 +176,24 @@ func TestSearchEnds(t *testing.T) {
 	}
 }
 
-// BenchmarkDiscover is the search through files, none of which is a database, that
-// the kernel has in memory.
+// BenchmarkDiscover is the search through files none of which is a database: that
+// the kernel has in memory, and that it has to read from a file system first. The
+// search of a backup is most often the second.
 func BenchmarkDiscover(b *testing.B) {
-	dir := b.TempDir()
-	const directories, files = 100, 100
+	b.Run("memory", func(b *testing.B) { benchmark(b, b.TempDir(), func() {}) })
+	for _, kind := range []string{"btrfs", "ext4"} {
+		b.Run(kind, func(b *testing.B) {
+			v := scratch.New(b, kind, 512*scratch.MiB)
+			benchmark(b, v.Dir, func() {
+				scratch.Run(b, "sync")
+				must(b, os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0))
+			})
+		})
+	}
+}
+
+func benchmark(b *testing.B, dir string, forget func()) {
+	const directories, files = 200, 100
 	for i := range directories {
 		sub := fmt.Sprintf("%s/%d", dir, i)
 		must(b, os.Mkdir(sub, 0o755))
@@ -186,11 +201,20 @@ func BenchmarkDiscover(b *testing.B) {
 			must(b, os.WriteFile(fmt.Sprintf("%s/%d", sub, j), make([]byte, 100*j), 0o644))
 		}
 	}
-	b.ReportAllocs()
+	var before, after syscall.Rusage
+	var spent time.Duration
 	for b.Loop() {
+		b.StopTimer()
+		forget()
+		must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &before))
+		b.StartTimer()
 		if _, err := New(Options{}).Discover(b.Context(), writer.Scope{Paths: []string{dir}}); err != nil {
 			b.Fatal(err)
 		}
+		must(b, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
+		spent += time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/directories/files, "ns/file")
+	per := 1 / float64(b.N) / directories / files
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())*per, "ns/file")
+	b.ReportMetric(float64(spent.Nanoseconds())*per, "cpu-ns/file")
 }
