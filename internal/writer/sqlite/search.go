@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,6 +31,7 @@ type search struct {
 	mu    sync.Mutex // of what follows
 	later []folder
 	errs  []error
+	more  int // that are not in errs
 }
 
 // A folder is a directory, and the mount that shows it.
@@ -203,12 +205,22 @@ func (s *search) failed(err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.errs) == toldOf {
+		s.more++
+		return
+	}
 	s.errs = append(s.errs, err)
 }
+
+// toldOf is how many are told of: on a disk that is about to die it may be any number.
+const toldOf = 100
 
 // result is what was in the way.
 func (s *search) result() error {
 	slices.SortFunc(s.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	if s.more > 0 {
+		s.errs = append(s.errs, fmt.Errorf("and %d more files or directories", s.more))
+	}
 	switch {
 	case s.ctx.Err() != nil:
 		s.errs = append(s.errs, problem.New(problem.WriterTimeout, s.root, context.Cause(s.ctx)))

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -160,6 +161,20 @@ func TestExchanged(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("gone %t: found %q, want %q", gone, got, want)
 		}
+	}
+}
+
+// Of very many that cannot be looked at not all are told of, but how many there are.
+func TestManyFail(t *testing.T) {
+	f := &finding{seen: map[inode]bool{}, found: map[inode]hit{}}
+	s := f.search(t.Context(), 0, "/srv", 0)
+	for i := range toldOf + 7 {
+		s.failed(fmt.Errorf("%d: %w", i, syscall.EIO))
+		s.failed(syscall.ENOENT) // it was deleted
+	}
+	err := s.result()
+	if got := strings.Split(err.Error(), "\n"); len(got) != toldOf+1 || got[toldOf] != "and 7 more files or directories" || !errors.Is(err, syscall.EIO) {
+		t.Errorf("%d lines: %q", len(got), got)
 	}
 }
 
