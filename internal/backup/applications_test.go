@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,6 +212,9 @@ func TestApplicationsMissedOneAtATime(t *testing.T) {
 	tr.must(err)
 	if rep.Level == job.Application {
 		t.Errorf("not all were looked for: %+v", rep)
+	}
+	if w := rep.Warnings; len(w) != 1 || w[0].Code != problem.WriterTimeout || !strings.Contains(w[0].Text, "not brought to rest: looking for database: no answer") {
+		t.Errorf("warned of %+v", w)
 	}
 }
 

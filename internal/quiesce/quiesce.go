@@ -113,6 +113,7 @@ type Applications struct {
 
 	unknown []*Application // nobody can say where their files are
 	missed  error          // why not all were found
+	misses  []Event        // the same, as it was told
 
 	s    Settings
 	tell func(Event)
@@ -130,7 +131,8 @@ const (
 func Find(ctx context.Context, s Settings, sel Selection, tell func(Event)) (*Applications, error) {
 	a := &Applications{s: s, tell: tell}
 	for _, in := range discover(ctx, s.Writers, sel, func(e Event) {
-		a.missed = e.Err
+		a.missed = errors.Join(a.missed, e.Err)
+		a.misses = append(a.misses, e)
 		tell(e)
 	}) {
 		a.add(in, sel)
@@ -339,6 +341,10 @@ func (a *Applications) Excluded() (paths []string) {
 	}
 	return paths
 }
+
+// Missed is what could not be looked for, or only in part: what there is of it was not
+// brought to rest.
+func (a *Applications) Missed() []Event { return a.misses }
 
 // None tells whether it is known that there are no applications.
 func (a *Applications) None() bool {
