@@ -54,7 +54,8 @@ var may = map[string]string{
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
-	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
+	"internal/cachefile":             "internal/thinpool internal/volume internal/problem internal/sys/file",
+	"internal/thinpool":              "internal/volume internal/sys/dm",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",
 	"internal/snapshot/bequest":      "internal/guard internal/problem internal/snapshot",
@@ -62,12 +63,12 @@ var may = map[string]string{
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
-	"internal/snapshot/dm":           "internal/guard internal/snapshot internal/snapshot/bequest internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
-	"internal/snapshot/lvm":          "internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/tool internal/volume",
+	"internal/snapshot/dm":           "internal/guard internal/snapshot internal/snapshot/bequest internal/thinpool internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
+	"internal/snapshot/lvm":          "internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/thinpool internal/tool internal/volume",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                                        // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/freeze internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":           "internal/snapshot internal/thinpool internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
 	"internal/candidate":              "internal/snapshot internal/volume internal/problem",
 	"internal/capture":                "internal/candidate internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
@@ -95,7 +96,7 @@ var may = map[string]string{
 
 	"internal/tree":       "internal/snapshot internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
-	"internal/doctor":     "internal/cachefile internal/candidate internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents internal/sys/file",
+	"internal/doctor":     "internal/cachefile internal/candidate internal/quiesce internal/snapshot internal/thinpool internal/volume internal/problem internal/sys/extents internal/sys/file",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",

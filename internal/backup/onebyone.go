@@ -238,7 +238,7 @@ func (b *backing) storeVolume(ctx context.Context, w *repository.Writer, rules *
 		b.rec.Instant = instant
 	}
 	level = b.level(p, apps)
-	if len(b.apps.All) > 0 && len(apps.All) == 0 && level != job.Live {
+	if len(b.apps.All) > 0 && apps.None() && level != job.Live {
 		level = job.Application // no application has files here
 	}
 	b.rec.Level = string(level)

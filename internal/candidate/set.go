@@ -32,9 +32,12 @@ func Settle(ctx context.Context, providers []snapshot.Provider, set []Share) err
 		err := together(ctx, j, mine, others)
 		if problem.CodeOf(err) == problem.CacheNowhere {
 			if pass(ctx, providers[i+1:], set, p, err) {
-				continue
+				mine, _ = divide(set, p)
 			}
-			err = j.Together(ctx, mine) // on one that somebody else takes is better than nowhere
+			err = nil
+			if len(mine) > 0 {
+				err = j.Together(ctx, mine) // on one that somebody else takes is better than nowhere
+			}
 		}
 		if err != nil {
 			return err

@@ -55,6 +55,7 @@ func TestSettle(t *testing.T) {
 		"the next one but one":     {of(1), []snapshot.Provider{unable, able}, "ff", "able able", ""},
 		"by name":                  {of(1), []snapshot.Provider{able}, "FF", "joiner joiner", nowhere},
 		"one by name":              {of(1), []snapshot.Provider{able}, "Ff", "joiner able", ""},
+		"two by name":              {of(1), []snapshot.Provider{able}, "FfF", "joiner able joiner", nowhere},
 		"nobody else":              {of(1), []snapshot.Provider{unable}, "ff", "joiner joiner", nowhere},
 		"nothing of it":            {of(0), []snapshot.Provider{able}, "oo-", "other other -", ""},
 		"alone":                    {of(0), []snapshot.Provider{able}, "f-", "joiner -", ""},

@@ -3,8 +3,6 @@ package coordinator
 import (
 	"slices"
 	"strings"
-
-	"stillpoint/internal/snapshot"
 )
 
 // holdOrder is the order in which the groups are held. Providers come best first, and
@@ -19,7 +17,7 @@ func holdOrder(groups []Group) (order []int) {
 	}
 	for len(left) > 0 {
 		at := max(0, slices.IndexFunc(left, func(i int) bool {
-			return !slices.ContainsFunc(left, func(j int) bool { return i != j && stands(groups[j], groups[i]) })
+			return !slices.ContainsFunc(left, func(j int) bool { return i != j && stands(groups, j, i) })
 		}))
 		order = append(order, left[at])
 		left = slices.Delete(left, at, at+1)
@@ -28,10 +26,10 @@ func holdOrder(groups []Group) (order []int) {
 }
 
 // stands tells whether a volume of a group lies in a file on one of another group.
-func stands(g, on Group) bool {
-	for _, t := range g.Targets {
+func stands(groups []Group, g, on int) bool {
+	for _, t := range groups[g].Targets {
 		for _, d := range t.Volume.Stack {
-			if d.File != "" && slices.ContainsFunc(on.Targets, func(o snapshot.Target) bool { return carries(o, d.File) }) {
+			if d.File != "" && carrier(groups, d.File) == on {
 				return true
 			}
 		}
@@ -39,12 +37,18 @@ func stands(g, on Group) bool {
 	return false
 }
 
-// carries tells whether a path is on a volume, as far as its mounts tell.
-func carries(t snapshot.Target, path string) bool {
-	for _, m := range t.Volume.Mounts {
-		if strings.HasPrefix(path, strings.TrimSuffix(m.Point, "/")+"/") {
-			return true
+// carrier is the group with the volume that a path is on, as far as their mounts tell;
+// -1 where there is none.
+func carrier(groups []Group, path string) int {
+	of, deepest := -1, ""
+	for i, g := range groups {
+		for _, t := range g.Targets {
+			for _, m := range t.Volume.Mounts {
+				if dir := strings.TrimSuffix(m.Point, "/") + "/"; !m.Hidden && strings.HasPrefix(path, dir) && len(dir) > len(deepest) {
+					of, deepest = i, dir
+				}
+			}
 		}
 	}
-	return false
+	return of
 }

@@ -26,6 +26,7 @@ func TestHoldOrder(t *testing.T) {
 		"one on the other": {[]Group{on("/a", "/b/image"), on("/b", "/c/image"), on("/c", "")}, []int{0, 1, 2}},
 		"like it":          {[]Group{on("/a", "/cc/image"), on("/c", "")}, []int{1, 0}},
 		"on the root":      {[]Group{on("/a", "/image"), on("/", "")}, []int{0, 1}},
+		"not on the root":  {[]Group{on("/a", "/b/image"), on("/b", ""), on("/", "")}, []int{2, 0, 1}},
 		"a ring":           {[]Group{on("/a", "/b/image"), on("/b", "/a/image")}, []int{1, 0}},
 		"on its own":       {[]Group{on("/a", "/a/image"), on("/b", "")}, []int{1, 0}},
 	} {

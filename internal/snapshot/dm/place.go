@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"syscall"
 
 	"stillpoint/internal/cachefile"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/volume"
 )
 
@@ -44,9 +44,10 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 		}
 		r.Named = []cachefile.Named{n}
 	}
-	all := t.Volumes()
+	all, short := thinpool.Bounded(t.Volumes())
 	others := r.Against
 	r.Against = against(set, all, asked)
+	maps.Copy(r.Against, short)
 	maps.Copy(r.Against, others)
 	placement, candidates, err := cachefile.Place(r, set, all)
 	if err != nil {
@@ -115,13 +116,13 @@ func notSwappedTo(t *volume.Table, set []volume.Volume) error {
 func against(set, all []volume.Volume, asked map[string]bool) map[volume.ID]string {
 	pools := map[string]bool{}
 	for _, v := range set {
-		for _, pool := range poolsOf(v) {
+		for _, pool := range thinpool.Of(v) {
 			pools[pool] = true
 		}
 	}
 	why := map[volume.ID]string{}
 	for _, v := range all {
-		for _, pool := range poolsOf(v) {
+		for _, pool := range thinpool.Of(v) {
 			if pools[pool] {
 				why[v.ID] = "its thin pool carries the set, too, and must not be filled by it"
 			}
@@ -131,15 +132,4 @@ func against(set, all []volume.Volume, asked map[string]bool) map[volume.ID]stri
 		}
 	}
 	return why
-}
-
-// poolsOf are the thin pools of LVM below a volume, by the name that LVM gives to
-// what carries the thin volumes (lib/activate/dev_manager.c of lvm2).
-func poolsOf(v volume.Volume) (numbers []string) {
-	for _, d := range v.Stack {
-		if strings.HasSuffix(d.DMName, "-tpool") {
-			numbers = append(numbers, d.Number)
-		}
-	}
-	return numbers
 }

@@ -62,12 +62,22 @@ const (
 
 // A gauge remembers how much was left of a limit lately.
 type gauge struct {
-	seen []reading // younger than lookBack, and the last one before
+	quota uint64    // 0 for a pool
+	seen  []reading // younger than lookBack, and the last one before
 }
 
 type reading struct {
 	at   time.Time
 	left uint64
+}
+
+// of is the gauge for a limit. One of a quota that was changed begins anew: that there
+// is less of it does not mean that somebody writes so fast.
+func (g *gauge) of(l limit) *gauge {
+	if l.quota && g.quota != l.all {
+		*g = gauge{quota: l.all}
+	}
+	return g
 }
 
 // fell notes what is left now, and tells by how much more that was lately.
@@ -84,12 +94,13 @@ func (g *gauge) fell(now time.Time, left uint64) uint64 {
 }
 
 // worthwhile tells whether it is to end snapshots that keep so much. Where that is
-// little, somebody fills the room without them, and they stay until it is really short;
-// or nobody writes, as to an archive that is full.
+// little, somebody fills the room without them, and they stay until it is really short
+// and would be much longer without; or nobody writes but a little, as to an archive that
+// is nearly full.
 func (l limit) worthwhile(kept uint64) bool {
 	const least = 1 << 20
 	floor := reserved(l.all)
-	return kept >= least && (kept >= floor/8 || l.left < floor/2)
+	return kept >= least && (kept >= floor/8 || l.left < floor/2 && kept >= l.left/8)
 }
 
 // low tells whether a limit that fell so much lately is about to be short.

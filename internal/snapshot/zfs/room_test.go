@@ -66,7 +66,7 @@ func TestWorthwhile(t *testing.T) {
 		left, kept uint64
 		want       bool
 	}{
-		{20 * gb, 2 * gb, true}, {20 * gb, gb / 2, false}, {5 * gb, gb / 2, false}, {3 * gb, gb / 2, true}, {0, 2 << 20, true}, {0, 1000, false}, {0, 0, false},
+		{20 * gb, 2 * gb, true}, {20 * gb, gb / 2, false}, {5 * gb, gb / 2, false}, {3 * gb, gb / 2, true}, {3 * gb, gb / 10, false}, {gb / 2, gb / 10, true}, {0, 2 << 20, true}, {0, 1000, false}, {0, 0, false},
 	} {
 		if got := (limit{bound{"tank", false}, 10_000 * gb, test.left}).worthwhile(test.kept); got != test.want {
 			t.Errorf("%d left, %d kept: %v", test.left, test.kept, got)
@@ -85,5 +85,25 @@ func TestGauge(t *testing.T) {
 		if got := g.fell(start.Add(time.Duration(test.after)*time.Second), test.left); got != test.fell {
 			t.Errorf("%d: fell by %d, want %d", i, got, test.fell)
 		}
+	}
+}
+
+// A quota that is made smaller is not taken for a program that writes.
+func TestQuotaChanged(t *testing.T) {
+	var g gauge
+	start := time.Now()
+	for i, test := range []struct{ after, all, left, fell uint64 }{
+		{0, 1000, 900, 0}, {1, 1000, 890, 10}, {2, 500, 390, 0}, {3, 500, 370, 20}, {4, 1000, 860, 0},
+	} {
+		l := limit{bound{"tank/a", true}, test.all, test.left}
+		if got := g.of(l).fell(start.Add(time.Duration(test.after)*time.Second), l.left); got != test.fell {
+			t.Errorf("%d: fell by %d, want %d", i, got, test.fell)
+		}
+	}
+	pool := limit{bound{"tank", false}, 100, 50} // its size is what is used and what is left
+	var of gauge
+	of.of(pool).fell(start, 50)
+	if pool.all = 99; of.of(pool).fell(start, 40) != 10 {
+		t.Error("that of a pool began anew")
 	}
 }

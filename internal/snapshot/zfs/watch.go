@@ -46,7 +46,7 @@ func (s *set) spare(gauges map[bound]*gauge) {
 		if gauges[l.bound] == nil {
 			gauges[l.bound] = &gauge{}
 		}
-		fell := gauges[l.bound].fell(time.Now(), l.left)
+		fell := gauges[l.bound].of(l).fell(time.Now(), l.left)
 		if !l.low(fell) {
 			continue
 		}

@@ -44,7 +44,7 @@ func (f *finding) below(ctx context.Context, order int, root string) error {
 	defer s.known.close()
 	switch info.Kind {
 	case file.Folder:
-		s.folders(folder{root, info.Mount, of(info)})
+		s.folders(folder{root, info.Mount})
 	case file.Regular:
 		s.file(file.Here, root, root, info)
 		for _, end := range besides {

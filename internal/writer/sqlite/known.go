@@ -22,7 +22,9 @@ import (
 // Whatever is not known is asked for by its name. So nothing is missed where the
 // list cannot be read, or not to its end, and no file that is newer than the list.
 // The disk must have what there was when the search began: hence the sync, which
-// comes once more before the snapshot and has little to do then.
+// comes once more before the snapshot and has little to do then. What was made
+// after it is in the list as an empty file until its size is on the disk, also
+// after an fsync; so an empty one is not known.
 type known struct {
 	ctx    context.Context
 	root   string
@@ -110,7 +112,7 @@ func (k *known) read() {
 
 func (k *known) note(i btrfs.Inode) {
 	k.next = i.Number + 1
-	if file.Kind(i.Mode&kindBits) == file.Regular && !sized(int64(i.Size)) {
+	if file.Kind(i.Mode&kindBits) == file.Regular && i.Size > 0 && !sized(int64(i.Size)) {
 		k.no.add(i.Number)
 	}
 }
@@ -124,19 +126,20 @@ func (k *known) close() {
 	}
 }
 
-// numbers are a set of numbers that lie close together.
-type numbers map[uint64]*[1024]uint64
+// numbers are a set of numbers that lie close together, or far apart where most
+// files that once were are deleted.
+type numbers map[uint64]*[8]uint64
 
 func (s numbers) add(n uint64) {
-	part := s[n>>16]
+	part := s[n>>9]
 	if part == nil {
-		part = new([1024]uint64)
-		s[n>>16] = part
+		part = new([8]uint64)
+		s[n>>9] = part
 	}
-	part[n>>6&1023] |= 1 << (n & 63)
+	part[n>>6&7] |= 1 << (n & 63)
 }
 
 func (s numbers) has(n uint64) bool {
-	part := s[n>>16]
-	return part != nil && part[n>>6&1023]&(1<<(n&63)) != 0
+	part := s[n>>9]
+	return part != nil && part[n>>6&7]&(1<<(n&63)) != 0
 }

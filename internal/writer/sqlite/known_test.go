@@ -49,6 +49,9 @@ func TestKnown(t *testing.T) {
 	defer s.known.close()
 	s.known.began = time.Now().Add(-time.Hour)
 	s.known.open()
+	for d := range directories { // the list has them as empty
+		want[put(d, "meanwhile.db", content)] = true
+	}
 	s.known.read()
 	if s.known.dir != nil || len(s.known.no) == 0 {
 		t.Fatal("the list was not read")
@@ -56,7 +59,7 @@ func TestKnown(t *testing.T) {
 	for d := range directories {
 		want[put(d, "new.db", content)] = true
 	}
-	s.folders(folder{v.Dir, info.Mount, of(info)})
+	s.folders(folder{v.Dir, info.Mount})
 	must(t, s.result())
 	for _, h := range f.found {
 		if !want[h.path] {
@@ -95,7 +98,7 @@ func TestKnownElsewhere(t *testing.T) {
 
 // A set of numbers has what was added.
 func TestNumbers(t *testing.T) {
-	s, added := numbers{}, []uint64{0, 63, 64, 65535, 65536, 1 << 40, 1<<64 - 1}
+	s, added := numbers{}, []uint64{0, 63, 64, 511, 512, 65535, 65536, 1 << 40, 1<<64 - 1}
 	for _, n := range added {
 		if s.has(n) {
 			t.Errorf("%d is there already", n)

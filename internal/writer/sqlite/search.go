@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,13 +31,13 @@ type search struct {
 	mu    sync.Mutex // of what follows
 	later []folder
 	errs  []error
+	more  int // that are not in errs
 }
 
 // A folder is a directory, and the mount that shows it.
 type folder struct {
 	path  string
 	mount uint64
-	inode inode
 }
 
 // others is how many look besides the one that begins. More would wait for the
@@ -50,10 +51,8 @@ func (s *search) folders(first folder) {
 	for next := []folder{first}; len(next) > 0; s.later = nil {
 		slices.SortFunc(next, func(a, b folder) int { return compare(a.path, b.path) })
 		for _, f := range next {
-			if s.enter(f.inode) {
-				s.folder(f)
-				s.wait.Wait()
-			}
+			s.folder(f)
+			s.wait.Wait()
 		}
 		next = s.later
 	}
@@ -93,8 +92,10 @@ func (s *search) look(f folder) (below []folder, err error) {
 		return nil, named(f.path, err)
 	}
 	defer file.Close(dir)
+	// It is entered now, and not when its name was read: two names may have been
+	// exchanged since, or another one put there.
 	is, err := file.Stat(dir, "", file.Itself)
-	if err != nil || is.Device != s.device || of(is) != f.inode && !s.enter(of(is)) { // another one has been put there meanwhile
+	if err != nil || is.Device != s.device || !s.enter(of(is)) {
 		return nil, named(f.path, err)
 	}
 	buf := buffers.Get().(*[]byte)
@@ -128,7 +129,7 @@ func (s *search) look(f folder) (below []folder, err error) {
 		case info.Kind == file.Regular:
 			s.file(dir, name, join(f.path, name), info)
 		case info.Kind == file.Folder:
-			below = s.note(below, f, folder{join(f.path, name), info.Mount, of(info)})
+			below = s.note(below, f, folder{join(f.path, name), info.Mount})
 		}
 		return nil
 	})
@@ -147,10 +148,7 @@ func (s *search) look(f folder) (below []folder, err error) {
 // note adds a directory to those that are to be looked into.
 func (s *search) note(below []folder, in, f folder) []folder {
 	if f.mount == in.mount {
-		if s.enter(f.inode) {
-			below = append(below, f)
-		}
-		return below
+		return append(below, f)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,12 +205,22 @@ func (s *search) failed(err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.errs) == toldOf {
+		s.more++
+		return
+	}
 	s.errs = append(s.errs, err)
 }
+
+// toldOf is how many are told of: on a disk that is about to die it may be any number.
+const toldOf = 100
 
 // result is what was in the way.
 func (s *search) result() error {
 	slices.SortFunc(s.errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	if s.more > 0 {
+		s.errs = append(s.errs, fmt.Errorf("and %d more files or directories", s.more))
+	}
 	switch {
 	case s.ctx.Err() != nil:
 		s.errs = append(s.errs, problem.New(problem.WriterTimeout, s.root, context.Cause(s.ctx)))

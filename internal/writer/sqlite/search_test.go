@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/writer"
 )
 
@@ -117,6 +119,62 @@ func TestSameNames(t *testing.T) {
 	}
 	if got := ids(t, dir, dir+"/0", dir); len(got) != len(want) || !slices.Contains(got, "0/s0/a.db") {
 		t.Errorf("by the first path: %d, %q", len(got), got)
+	}
+}
+
+// Directories that get each other's names after these were read, or the name of one
+// that is gone, as when a new release is put in the place of an old one, are looked
+// into all the same.
+func TestExchanged(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		dir := t.TempDir()
+		content, err := os.ReadFile(create(t, t.TempDir()+"/x.db", "delete").path)
+		must(t, err)
+		for _, sub := range []string{"app", "app.new"} {
+			must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+			must(t, os.WriteFile(filepath.Join(dir, sub, sub+".db"), content, 0o644))
+		}
+		f := &finding{seen: map[inode]bool{}, found: map[inode]hit{}}
+		info, err := file.Stat(file.Here, dir, file.NoFollow)
+		must(t, err)
+		s := f.search(t.Context(), 0, dir, info.Device)
+		below, err := s.look(folder{dir, info.Mount})
+		must(t, err)
+		want := []string{dir + "/app/app.new.db"}
+		must(t, os.Rename(dir+"/app", t.TempDir()+"/old"))
+		must(t, os.Rename(dir+"/app.new", dir+"/app"))
+		if !gone {
+			must(t, os.Mkdir(dir+"/app.new", 0o755))
+			must(t, os.WriteFile(dir+"/app.new/app.db", content, 0o644))
+			want = append(want, dir+"/app.new/app.db")
+		}
+		for _, b := range below {
+			s.folder(b)
+		}
+		s.wait.Wait()
+		must(t, s.result())
+		var got []string
+		for _, h := range f.found {
+			got = append(got, h.path)
+		}
+		slices.SortFunc(got, compare)
+		if !slices.Equal(got, want) {
+			t.Errorf("gone %t: found %q, want %q", gone, got, want)
+		}
+	}
+}
+
+// Of very many that cannot be looked at not all are told of, but how many there are.
+func TestManyFail(t *testing.T) {
+	f := &finding{seen: map[inode]bool{}, found: map[inode]hit{}}
+	s := f.search(t.Context(), 0, "/srv", 0)
+	for i := range toldOf + 7 {
+		s.failed(fmt.Errorf("%d: %w", i, syscall.EIO))
+		s.failed(syscall.ENOENT) // it was deleted
+	}
+	err := s.result()
+	if got := strings.Split(err.Error(), "\n"); len(got) != toldOf+1 || got[toldOf] != "and 7 more files or directories" || !errors.Is(err, syscall.EIO) {
+		t.Errorf("%d lines: %q", len(got), got)
 	}
 }
 
