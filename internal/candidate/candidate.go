@@ -36,10 +36,6 @@ func Look(ctx context.Context, p snapshot.Provider, v volume.Volume) error {
 func Choose(ctx context.Context, providers []snapshot.Provider, v volume.Volume, ask Question) (snapshot.Provider, error) {
 	c := choice{of: v}
 	for _, p := range providers {
-		if why := snapshot.Unasked(p); why != "" { // not even looked at: its look may start programs
-			c.unasked = append(c.unasked, p.Name()+": "+why)
-			continue
-		}
 		if c.hear(p, ask(ctx, p, v)); c.made {
 			break
 		}
@@ -52,7 +48,7 @@ type Candidate struct {
 	Provider snapshot.Provider
 	Err      error  // nil where it can take the volume
 	Chosen   bool   // Choose returns it
-	Passed   string // why it is not chosen although it can, unless somebody better is
+	Passed   string // why it is not asked although it can
 }
 
 // All asks all providers about a volume.
@@ -61,10 +57,7 @@ func All(ctx context.Context, providers []snapshot.Provider, v volume.Volume, as
 	var all []Candidate
 	for _, p := range providers {
 		of := Candidate{Provider: p, Err: ask(ctx, p, v)}
-		switch why := snapshot.Unasked(p); {
-		case why != "" && of.Err == nil:
-			of.Passed = why
-		case why != "":
+		switch {
 		case c.ended != "" && of.Err == nil:
 			of.Passed = "is not asked, for what " + c.ended + " says ends a backup"
 		case !c.made:
@@ -85,7 +78,6 @@ type choice struct {
 	ended    string // the name of that one
 	hindered error  // the first one
 	reasons  []string
-	unasked  []string
 }
 
 // passing are hindrances that another provider need not have: no room for the cache
@@ -117,7 +109,7 @@ func (c *choice) result() (snapshot.Provider, error) {
 		return nil, c.hindered
 	}
 	return nil, problem.New(problem.NoProvider, string(c.of.ID), fmt.Errorf(
-		"no snapshot provider can take this %s volume (%s)", c.of.FSType, strings.Join(append(c.reasons, c.unasked...), "; ")))
+		"no snapshot provider can take this %s volume (%s)", c.of.FSType, strings.Join(c.reasons, "; ")))
 }
 
 // Reason is what an error says of a volume that need not be named again.

@@ -157,22 +157,6 @@ type Neighbour interface {
 	Beside(ctx context.Context, vs, others []volume.Volume) error
 }
 
-// An OnDemand is a Provider that takes a volume only where people name it.
-type OnDemand interface {
-	Provider
-
-	// OnDemand says why it is not chosen by itself, for people.
-	OnDemand() string
-}
-
-// Unasked is why a provider is not to be chosen by itself; empty where it may be.
-func Unasked(p Provider) string {
-	if o, ok := p.(OnDemand); ok {
-		return o.OnDemand()
-	}
-	return ""
-}
-
 // A Looker is a Provider whose Check does something to the volume, be it for a
 // moment only, and who can do without.
 type Looker interface {

@@ -48,10 +48,6 @@ func (p *Provider) About() string {
 	return "device-mapper: the original of what changes goes to a cache file on another volume, whatever free space the volume group has"
 }
 
-// OnDemand says that it is new: not every check of the conformance suite has been
-// seen to pass on every kind of volume.
-func (p *Provider) OnDemand() string { return "is new, and takes what it is named for: --provider dm" }
-
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	return p.check(ctx, v, p.rules, "")
