@@ -4,7 +4,6 @@ package vm_test
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -51,9 +50,6 @@ func TestChoice(t *testing.T) {
 	r.sub("each alone", (*rig).eachAlone)
 	r.sub("together", (*rig).chosenTogether)
 	r.sub("one in the other", (*rig).oneInTheOther)
-	r.sub("no place", (*rig).noPlace)
-	r.sub("root", (*rig).mappedRoot)
-	r.sub("agent", (*rig).mappedByAgent)
 	r.noDevices()
 	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
 		r.Errorf("left are:\n%s", out)
@@ -178,67 +174,6 @@ func (r *rig) oneInTheOther() {
 	}
 	r.must("rm -rf /var/restored && stillpoint restore latest --to /var/restored")
 	r.Logf("%s", r.must("cd /var/restored/m && guest ordered image linear"))
-}
-
-// Where dm has no place for its cache file besides the volumes of the set, copy-on-write
-// takes them, which needs none.
-func (r *rig) noPlace() {
-	all := r.said("/")
-	if got := all.chosen("/m/linear"); got != "cow" || !strings.Contains(all.reason("/m/linear", "dm"), "not in one set with the others") {
-		r.Errorf("with all others %s takes it; dm says %q", got, all.reason("/m/linear", "dm"))
-	}
-	if got := all.chosen("/m/thin"); got != "lvm" { // needs no cache file
-		r.Errorf("%s takes the thin volume", got)
-	}
-	r.must(`stillpoint run / -- sh -ec 'test $(cat /m/linear/name) = /m/linear; test $(cat /m/thin/name) = /m/thin; test $(cat /m/image/name) = /m/image'`)
-	dir := "--cache-dir /m/linear /m/linear"
-	alone := r.said(dir)
-	if got := alone.chosen("/m/linear"); got != "cow" || !strings.Contains(alone.reason("/m/linear", "dm"), "part of the set") {
-		r.Errorf("with no other place %s takes it; dm says %q", got, alone.reason("/m/linear", "dm"))
-	}
-	r.must("stillpoint run " + dir + " -- grep -q /m/linear /m/linear/name")
-	if res := r.try("stillpoint backup --provider dm " + dir); res.Code != 1 || !strings.Contains(res.Out+res.Err, "cache-nowhere") {
-		r.Errorf("by name: %d %s%s", res.Code, res.Out, res.Err)
-	}
-}
-
-// A root file system on a logical volume, with the program, its log and the repository on
-// it: nothing of these may be needed while it is frozen, or its table is exchanged.
-func (r *rig) mappedRoot() {
-	r.must(`umount /m/image
-cd /m/linear
-mkdir -p proc sys dev run var/lib big etc root tmp
-cp /usr/local/bin/stillpoint .
-cp /etc/machine-id etc
-for d in proc sys dev run; do mount --rbind /$d $d; mount --make-rslave $d; done
-mount --bind /m/plain big
-chroot . /stillpoint providers / >&2`)
-	defer r.must("cd /m/linear && umount -R big proc sys dev run && rm -rf stillpoint repo && mount -o loop /m/linear/image /m/image")
-	in := `cd /m/linear && STILLPOINT_REPO=/repo chroot . /stillpoint `
-	r.must(in + "init")
-	r.must("systemd-run --quiet --unit=busy guest busy /m/linear/root")
-	defer r.try("systemctl stop busy")
-	r.soon("guest figures | grep -v '\"Payments\":0'")
-	r.figures()
-	who, one := r.providers(in + "backup --json --retry 5 --retry-wait 2s --require one-instant --exclude /big --exclude /image /")
-	if who["/"] != "dm" || len(who) != 1 || !one {
-		r.Errorf("the root is taken by %v, at one instant: %v", who, one)
-	}
-	r.goesOn("backup of a root on LVM")
-	r.must(in + "verify && " + in + "clean --dry-run | grep -q nothing")
-}
-
-// What the agent keeps by dm goes with it, by the hand of the next one.
-func (r *rig) mappedByAgent() {
-	r.must("stillpoint snapshot create --json /m/thin /m/plain >/run/other && stillpoint snapshot create /m/linear >/run/id && stillpoint snapshot mount $(cat /run/id) /mnt && test $(cat /mnt/name) = /m/linear")
-	if out := r.must("stillpoint snapshot list"); !slices.Contains(strings.Fields(out), "dm") || !slices.Contains(strings.Fields(out), "lvm") {
-		r.Errorf("%s", out)
-	}
-	pid := r.must("systemctl show --property=MainPID --value stillpoint-agent")
-	r.must("kill -KILL " + pid)
-	r.soon("p=$(systemctl show --property=MainPID --value stillpoint-agent); test $p != 0 && test $p != " + pid + " && timeout 20 stillpoint agent status")
-	r.soon("! dmsetup ls | grep '^stillpoint-'")
-	r.must("echo more >/m/linear/more && stillpoint clean")
 }
 
 // noDevices wants none of ours, nor anything that carried them.
