@@ -144,8 +144,8 @@ func absolute(paths []string) ([]string, error) {
 			return nil, problem.Newf(problem.Usage, `""`, "is no path")
 		}
 		abs, err := filepath.Abs(path)
-		if err != nil {
-			return nil, err
+		if err != nil { // the working directory has been removed
+			return nil, problem.New(problem.PathMissing, path, err)
 		}
 		all = append(all, abs)
 	}

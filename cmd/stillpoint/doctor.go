@@ -13,6 +13,7 @@ import (
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
+	"stillpoint/internal/repository"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/clock"
 	"stillpoint/internal/tool"
@@ -37,7 +38,7 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 	h := doctor.Here()
 	s, err := doctor.Read(ctx, func(ctx context.Context) (doctor.Subject, error) { return f.subject(ctx, args, repo) })
 	if problem.Is(err, problem.LookFailed) && ctx.Err() == nil {
-		return []doctor.Check{doctor.Volumes(nil, err), doctor.Pressure(h), doctor.Rivals(h), doctor.Timers(h), doctor.Clock(time.Now(), last, clock.Synchronised), doctor.Folders(en.JobDir)}, nil
+		return []doctor.Check{doctor.Volumes(nil, err), doctor.Pressure(h), doctor.Rivals(h), doctor.Timers(h), doctor.Clock(time.Now(), last, clock.Synchronised), doctor.Folders(en.JobDir), doctor.Repository(s, repo, repository.Exists)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -81,6 +82,7 @@ func (f *doctorFlags) checks(ctx context.Context, e *env, args []string) ([]doct
 		doctor.Leftovers(left(en.Leftovers), left(en.Clean)),
 		doctor.Namespaces(h, s, own),
 		doctor.Folders(en.JobDir),
+		doctor.Repository(s, repo, repository.Exists),
 	}, nil
 }
 

@@ -105,8 +105,10 @@ func TestOthers(t *testing.T) {
 	scratch.Run(t, "env", "RESTIC_PASSWORD=x", "restic", "init", "--quiet", "--repo", filepath.Join(dir, "backup", "restic"))
 	must(t, repository.Create(t.Context(), filepath.Join(dir, "backup", "ours"), "a secret", repository.Options{}))
 	scratch.Run(t, "env", "BORG_BASE_DIR="+t.TempDir(), "borg", "init", "--encryption", "none", filepath.Join(dir, "backup", "borg"))
-	// As duplicity 3 and rdiff-backup 2 make them, and files by their names.
-	put("duplicity/duplicity-full.20260101T000000Z.vol1.difftar.gz", "rdiff/rdiff-backup-data/x", "old/B2D000001.bkf")
+	scratch.Run(t, "env", "HOME="+t.TempDir(), "duplicity", "full", "--no-encryption", filepath.Join(dir, "www"), "file://"+filepath.Join(dir, "duplicity"))
+	scratch.Run(t, "rdiff-backup", "backup", filepath.Join(dir, "www"), filepath.Join(dir, "rdiff"))
+	// Files by their names.
+	put("old/B2D000001.bkf")
 	put("pg/PG_VERSION", "pg/base/1", "pg.sql.gz", "sqlite/app.sqlite3", "sqlite/app.sqlite3.bak")
 	fs := check()
 	for words, place := range map[string]string{

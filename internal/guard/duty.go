@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // A Duty is what a guard does at the very end, when its parent has died without
@@ -80,14 +79,16 @@ func (w *watch) execute(duties []Duty) {
 	}
 }
 
-// await waits until a process has ended.
+// await waits until a process has ended that is about to. That may take long: the last
+// thread may have a file to close whose disk has much to do. Whatever is left is
+// nobody's before.
 func (w *watch) await(handle int) {
 	e := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(handle)}
 	if err := syscall.EpollCtl(w.epoll, syscall.EPOLL_CTL_ADD, handle, &e); err != nil {
 		return
 	}
-	for began := w.now(); w.now()-began < patience; {
-		if n, err := syscall.EpollWait(w.epoll, w.events[:], int(patience/time.Millisecond)); n > 0 || err != nil && err != syscall.EINTR {
+	for {
+		if n, err := syscall.EpollWait(w.epoll, w.events[:], -1); n > 0 || err != nil && err != syscall.EINTR {
 			return
 		}
 	}

@@ -9,8 +9,24 @@ import (
 	"time"
 )
 
-// write is the duty of the tests: it says who is the parent of the guard then.
-func write(to string) { _ = os.WriteFile(to, []byte(strconv.Itoa(os.Getppid())), 0o600) }
+// write is the duty of the tests: it says who is the parent of the guard then, and
+// what descriptors a program that it ran would have.
+func write(to string) {
+	_ = os.WriteFile(to+inherited, []byte(inheritable()), 0o600)
+	_ = os.WriteFile(to, []byte(strconv.Itoa(os.Getppid())), 0o600)
+}
+
+const inherited = ".inherited"
+
+// inheritable are those descriptors of a guard that programs get which it runs.
+func inheritable() (all string) {
+	for _, fd := range []int{socketFD, parentFD, sentinelFD} {
+		if flags, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0); errno == 0 && flags&syscall.FD_CLOEXEC == 0 {
+			all += strconv.Itoa(fd) + " "
+		}
+	}
+	return all
+}
 
 // A duty is done when the parent has died and everything is thawed, however it died;
 // and not when it has closed the guard.
@@ -36,6 +52,9 @@ func TestDuty(t *testing.T) {
 				is, err := os.ReadFile(to)
 				if done := err == nil; done != c.done {
 					t.Errorf("the duty was done: %v", done)
+				}
+				if fds, err := os.ReadFile(to + inherited); c.done && (err != nil || len(fds) > 0) {
+					t.Errorf("its programs have the descriptors %s: %v", fds, err)
 				}
 				if string(is) == strconv.Itoa(p.Process.Pid) {
 					t.Error("the duty was done while the parent lived")

@@ -42,7 +42,9 @@ func Main(duties ...Duty) {
 	signal.Ignore(ignored...)
 	process.Spare()
 	var failed syscall.Errno
-	if err := process.LockMemory(); err != nil {
+	// What the parent had of others, such as a lock that lasts as long as anybody has it
+	// open (flock(1)), is not to outlive it here.
+	if err := errors.Join(process.CloseInherited(sentinelFD+1), process.LockMemory()); err != nil {
 		failed = errnoOf(err)
 	} else {
 		failed = w.listen()
@@ -115,6 +117,7 @@ func (w *watch) listen() syscall.Errno {
 	if w.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return errnoOf(err)
 	}
+	syscall.CloseOnExec(w.parent) // of no concern to the programs of a duty
 	for _, fd := range []int{w.socket, w.sentinel} {
 		syscall.CloseOnExec(fd)
 		e := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}

@@ -18,7 +18,8 @@ import (
 // table that is not live yet, a disk that does not answer. It may end soon, or when
 // somebody has come to look; the next start of the program tries, too.
 const (
-	between = 3 * time.Second
+	between = 3 * time.Second // and then more and more, for each try may read all disks
+	most    = 30 * time.Second
 	longest = time.Hour
 )
 
@@ -31,6 +32,7 @@ func Of(p snapshot.Provider) guard.Duty {
 func execute(p snapshot.Provider, set string, between, longest time.Duration) {
 	for began := time.Now(); !release(p, set) && time.Since(began) < longest; {
 		time.Sleep(between)
+		between = min(2*between, most)
 	}
 }
 

@@ -173,7 +173,7 @@ func (p *Provider) unclaim(id string) {
 func (p *Provider) acquire(v volume.Volume) (*filter, error) {
 	f, first, err := p.share(v)
 	if first {
-		p.legacy.keep(f.estate(unwatched + string(v.ID)))
+		p.legacy.keep(f.estate(f.unwatched()))
 	}
 	return f, err
 }
@@ -207,8 +207,8 @@ func (p *Provider) giveBack(id volume.ID, f *filter) error {
 	if !p.last(id, f) {
 		return nil
 	}
-	p.legacy.forget(unwatched + string(id)) // before: who waits goes on only when nobody has the group
-	return f.stop()                         // others do not wait for that
+	p.legacy.forget(f.unwatched()) // before: who waits goes on only when nobody has the group
+	return f.stop()                // others do not wait for that
 }
 
 // last takes one user away, and with the last one the filter.

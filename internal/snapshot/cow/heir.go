@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,23 +28,64 @@ type legacy struct {
 }
 
 // Bequeath gives all watches to a holder, those to come, too, in the place of
-// an earlier one. With nil there is none any more.
+// an earlier one. With nil there is none any more; sets that there are have a deputy.
 func (p *Provider) Bequeath(h *holder.Holder) error {
 	p.legacy.mu.Lock()
 	defer p.legacy.mu.Unlock()
 	p.legacy.holder = h
 	if h == nil {
-		return nil
+		return p.dispense()
 	}
 	var errs []error
 	for _, e := range p.estates() {
 		errs = append(errs, h.Keep(e))
 	}
 	defer p.legacy.dismiss()
-	for g := range p.legacy.guards {
-		_ = g.Follow(h.Handle(), h.Disarmed()) // that the guard is gone is for its set to say
-	}
+	p.legacy.follow()
 	return errors.Join(errs...)
+}
+
+// dispense is for a process that has a holder no more. It is called under the legacy's
+// lock.
+func (p *Provider) dispense() error {
+	if d := p.legacy.deputy; d != nil {
+		p.legacy.holder = d.holder
+	}
+	if len(p.legacy.guards) == 0 {
+		return nil
+	}
+	return p.represent()
+}
+
+// represent makes sure that somebody lives who answers for us. It is called under the
+// legacy's lock.
+func (p *Provider) represent() error {
+	if h := p.legacy.holder; h != nil && !ended(h) {
+		return nil
+	}
+	p.legacy.dismiss()
+	if err := p.depute(); err != nil {
+		return err
+	}
+	p.legacy.follow()
+	return nil
+}
+
+func ended(h *holder.Holder) bool {
+	select {
+	case <-h.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
+// follow tells all guards who the holder is. That one of them is gone is for its set
+// to say.
+func (l *legacy) follow() {
+	for g := range l.guards {
+		_ = g.Follow(l.holder.Handle(), l.holder.Disarmed())
+	}
 }
 
 // estates are what a holder is to have.
@@ -51,7 +93,7 @@ func (p *Provider) estates() (all []holder.Filter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, f := range p.filters {
-		all = append(all, f.estate(p.nameOf(id)))
+		all = append(all, f.estate(p.nameOf(id, f)))
 	}
 	return all
 }
@@ -65,12 +107,18 @@ func (f *filter) estate(name string) holder.Filter {
 const unwatched = "unwatched "
 
 // nameOf is what a holder calls a filter. It is called under mu.
-func (p *Provider) nameOf(id volume.ID) string {
+func (p *Provider) nameOf(id volume.ID, f *filter) string {
 	if p.kept[id] {
 		return string(id)
 	}
-	return unwatched + string(id)
+	return f.unwatched()
 }
+
+// unwatched is the name of the filter for what nobody is to take over, and of no other
+// one: the next filter of the volume may begin before this one is forgotten.
+func (f *filter) unwatched() string { return unwatched + strconv.FormatInt(f.number, 10) }
+
+var filters atomic.Int64 // that there were
 
 // Inherit takes over the watches of an earlier process, of which nothing has
 // been watched since, by the ids of their volumes. Those of volumes that are not
@@ -165,10 +213,8 @@ func (p *Provider) guarded(g *guard.Guard) error {
 	p.legacy.mu.Lock()
 	defer p.legacy.mu.Unlock()
 	p.legacy.guards[g] = true
-	if p.legacy.holder == nil {
-		if err := p.depute(); err != nil {
-			return err
-		}
+	if err := p.represent(); err != nil {
+		return err
 	}
 	return g.Follow(p.legacy.holder.Handle(), p.legacy.holder.Disarmed())
 }

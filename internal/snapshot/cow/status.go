@@ -42,7 +42,7 @@ func (p *Provider) Watch(ctx context.Context, v volume.Volume) error {
 		return p.giveBack(v.ID, f)
 	}
 	p.legacy.keep(f.estate(string(v.ID)))
-	p.legacy.forget(unwatched + string(v.ID))
+	p.legacy.forget(f.unwatched())
 	return nil
 }
 
@@ -55,7 +55,7 @@ func (p *Provider) Unwatch(id volume.ID) error {
 	if !kept {
 		return nil
 	}
-	p.legacy.keep(f.estate(unwatched + string(id))) // sets may have it still
+	p.legacy.keep(f.estate(f.unwatched())) // sets may have it still
 	p.legacy.forget(string(id))
 	return p.giveBack(id, f)
 }

@@ -35,7 +35,7 @@ func devices(c *dm.Control) ([]found, error) {
 		}
 		f := found{Device: d}
 		f.tag, f.ours = parseTag(d.UUID)
-		f.like = !f.ours && (strings.HasPrefix(d.Name, namePrefix) || strings.HasPrefix(d.UUID, uuidPrefix))
+		f.like = !f.ours && (strings.HasPrefix(d.Name, namePrefix) || strings.HasPrefix(strings.TrimPrefix(d.UUID, private), uuidPrefix))
 		all = append(all, f)
 	}
 	return all, nil

@@ -29,7 +29,7 @@ func TestTag(t *testing.T) {
 	}
 	for _, foreign := range []string{
 		"", "LVM-abc", "STILLPOINT-", "STILLPOINT-1-real", "STILLPOINT-2-real-1:2", "STILLPOINT-1-real-1:2-", "STILLPOINT-1-real-01:2", "stillpoint-1-real-1:2",
-		"STILLPOINT-1-store-1:2-a-0", "STILLPOINT-1-store-1:2-a-0-1.2", "STILLPOINT-1-store-1:2-a-00-1.2.3", "STILLPOINT-1-other-1:2-a-0-1.2.3", "1-real-1:2",
+		"LVM-STILLPOINT-1-real-1:2", "STILLPOINT-1-store-1:2-a-0-1.2.3", "LVM-STILLPOINT-1-store-1:2-a-0", "LVM-LVM-STILLPOINT-1-store-1:2-a-0-1.2.3", "STILLPOINT-1-store-1:2-a-0", "STILLPOINT-1-store-1:2-a-0-1.2", "STILLPOINT-1-store-1:2-a-00-1.2.3", "STILLPOINT-1-other-1:2-a-0-1.2.3", "1-real-1:2",
 	} {
 		if got, ok := parseTag(foreign); ok {
 			t.Errorf("%q is ours: %+v", foreign, got)

@@ -23,7 +23,19 @@ func crashed(t *testing.T, fs, options string, format ...string) (r *rig, sum fu
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	nodes := plain(t, dir, 2, 400)
+	var nodes, files []string
+	for _, sub := range []string{"before", "after"} {
+		sub = filepath.Join(dir, sub)
+		if err := os.Mkdir(sub, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, plain(t, sub, 1, 400)...)
+		found, err := filepath.Glob(sub + "/*")
+		if err != nil || len(found) != 1 {
+			t.Fatal(found, err)
+		}
+		files = append(files, found...)
+	}
 	r = &rig{T: t, p: New(host)}
 	run(t, "mkfs."+fs, append(format, nodes[0])...)
 	run(t, "mount", nodes[0], "/mnt")
@@ -34,7 +46,8 @@ func crashed(t *testing.T, fs, options string, format ...string) (r *rig, sum fu
 	r.must(err)
 	r.must(f.Sync())
 	r.must(f.Close())
-	run(t, "dd", "if="+nodes[0], "of="+nodes[1], "bs=1M", "iflag=direct", "oflag=direct", "status=none")
+	// Not from the device: who reads that lets the kernel write what the journal has.
+	run(t, "dd", "if="+files[0], "of="+nodes[1], "bs=1M", "oflag=direct", "status=none")
 	run(t, "umount", "/mnt")
 	at := filepath.Join(dir, "mount")
 	r.must(os.Mkdir(at, 0o755))

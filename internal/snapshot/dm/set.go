@@ -227,9 +227,11 @@ func (s *set) Abort(ctx context.Context) error {
 	for _, t := range s.targets {
 		errs = append(errs, t.Release(context.WithoutCancel(ctx)))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return errors.Join(append(errs, s.end())...)
+	err := errors.Join(errs...)
+	if err != nil { // the guard stays, for when this process dies before all is taken away
+		s.forget()
+	}
+	return err
 }
 
 // end lets go of the guard. It is called with mu held.

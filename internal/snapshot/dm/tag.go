@@ -16,6 +16,14 @@ const (
 	uuidPrefix = "STILLPOINT-"
 	namePrefix = "stillpoint-"
 	scheme     = "1" // of what follows the prefix
+
+	// private comes before it where a device is not, or not only, what the live volume
+	// is: a scan of libblkid leaves such devices alone, for they are parts of LVM's
+	// (sysfs_devno_is_dm_private in lib/sysfs.c of util-linux: "LVM-", and something
+	// behind a later hyphen), and so do the scans of LVM itself. The one below the
+	// origin has what the origin has, and who looks below that for what it must start,
+	// as those who make an initramfs do, is not to find what looks like LVM's.
+	private = "LVM-"
 )
 
 // The kinds of our devices.
@@ -40,7 +48,7 @@ func (t tag) uuid() string {
 	if t.kind == kindReal {
 		return strings.Join([]string{uuidPrefix + scheme, t.kind, t.origin.String()}, "-")
 	}
-	return strings.Join([]string{uuidPrefix + scheme, t.kind, t.origin.String(), t.set, strconv.Itoa(t.index), t.owner.String()}, "-")
+	return strings.Join([]string{private + uuidPrefix + scheme, t.kind, t.origin.String(), t.set, strconv.Itoa(t.index), t.owner.String()}, "-")
 }
 
 func (t tag) name() string {
@@ -59,7 +67,7 @@ func (t tag) as(kind string) tag {
 // parseTag reads a UUID. It is ours only if it is, to the letter, one that we
 // would give.
 func parseTag(uuid string) (t tag, ok bool) {
-	f := strings.Split(strings.TrimPrefix(uuid, uuidPrefix), "-")
+	f := strings.Split(strings.TrimPrefix(strings.TrimPrefix(uuid, private), uuidPrefix), "-")
 	if len(f) < 3 || f[0] != scheme {
 		return t, false
 	}

@@ -115,6 +115,38 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
+// What an Abort cannot take away is taken away later, by us or by the guard: that
+// stays until then, and lets go of the volume.
+func TestAbortHindered(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	c := control(t)
+	number, err := nearest(r.vs[0].Volume)
+	r.must(err)
+	was := describe(t, nil)
+	pending, err := r.p.Prepare(t.Context(), "hindered", []snapshot.Target{{Volume: r.vs[0].Volume, Paths: []string{"."}}})
+	r.must(err)
+	r.must(c.Suspend(number))
+	err = pending.Abort(t.Context())
+	s := pending.(*set)
+	guarded := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.hold != nil
+	}
+	is := guarded()
+	r.must(c.Resume(number, 0))
+	if problem.CodeOf(err) != problem.ReleaseFailed || !problem.Is(err, problem.DeviceSuspended) {
+		t.Errorf("abort: %v", err)
+	}
+	if !is {
+		t.Error("its guard has ended")
+	}
+	r.await("the end of the guard", func() bool { return !guarded() })
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
 // While a snapshot is held its volume can be unmounted, and the snapshot stays good.
 func TestUnmounted(t *testing.T) {
 	r := newRig(t, plain, "ext4")
@@ -159,7 +191,7 @@ func TestSwapFile(t *testing.T) {
 }
 
 // Nobody takes the snapshot for the volume: no link leads to one of our devices,
-// whatever is triggered.
+// whatever is triggered, and no scan finds one with what is kept of the volume.
 func TestUdev(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		r := newRig(t, linear, fs)
@@ -177,6 +209,11 @@ func TestUdev(t *testing.T) {
 		run(t, "sync")
 		if is := links(); is != was {
 			t.Errorf("%s: links are\n%s\nand were\n%s", fs, is, was)
+		}
+		for name := range strings.Lines(run(t, "blkid", "-c", "/dev/null", "-o", "device", "-t", "UUID="+r.vs[0].Volume.UUID)) {
+			if strings.HasPrefix(filepath.Base(name), namePrefix) && !strings.Contains(name, kindReal) {
+				t.Errorf("%s: blkid finds %s", fs, name)
+			}
 		}
 		r.must(s.Release(t.Context()))
 		if is := links(); is != was {

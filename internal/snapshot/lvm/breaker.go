@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -71,18 +72,31 @@ func (b *breaker) wait(ctx context.Context) error {
 	}
 }
 
-// later undoes what a command that hung has kept from being undone, when that has
-// ended. Who asked for it may have gone on by then, and nobody else takes for a
-// leftover what a process has made that lives.
-func (s *set) later(err error, undo func(context.Context) error) {
-	if !problem.Is(err, problem.LVMStuck) {
+// Between two tries to undo something there is more and more time.
+const (
+	again    = 10 * time.Second
+	atLatest = 10 * time.Minute
+)
+
+// later goes on with what could not be undone: when the command that hangs has ended, or
+// after a while, for another one may have had the volume group for too long. Who asked
+// for it may have gone on by then, and nobody else takes for a leftover what a process
+// has made that lives. trying says that it is under way.
+func (s *set) later(trying *atomic.Bool, err error, undo func(context.Context) error) {
+	if !trying.CompareAndSwap(false, true) {
 		return
 	}
 	go func() {
 		ctx := context.Background()
-		if s.console.stuck.wait(ctx) == nil {
-			_ = undo(ctx)
+		for pause := s.console.again; err != nil; err = undo(ctx) {
+			if problem.Is(err, problem.LVMStuck) {
+				_ = s.console.stuck.wait(ctx)
+				continue
+			}
+			time.Sleep(pause)
+			pause = min(2*pause, atLatest)
 		}
+		trying.Store(false)
 	}()
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestStuckNoMore(t *testing.T) {
 		t.Fatalf("%v; the log has %q", err, log.String())
 	}
 	undone := make(chan error, 1)
-	(&set{console: c}).later(fmt.Errorf("undo: %w", err), func(ctx context.Context) error {
+	(&set{console: c}).later(new(atomic.Bool), fmt.Errorf("undo: %w", err), func(ctx context.Context) error {
 		_, err := c.list(ctx)
 		undone <- err
 		return err
@@ -82,4 +83,23 @@ func TestStuckNoMore(t *testing.T) {
 		t.Error(err)
 	}
 	until(t, "the word that it has ended", func() bool { return strings.Contains(log.String(), "LVM is asked again") })
+}
+
+// What could not be undone for another reason is tried again until it is, by one.
+func TestLater(t *testing.T) {
+	c := newConsole()
+	c.again = time.Millisecond
+	s, tries, undone := &set{console: c}, 0, make(chan struct{})
+	busy := problem.Newf(problem.Busy, "some", "another command is at work")
+	undo := func(context.Context) error {
+		if tries++; tries < 4 {
+			s.later(&s.trying, busy, func(context.Context) error { t.Error("there are two"); return nil })
+			return busy
+		}
+		close(undone)
+		return nil
+	}
+	s.later(&s.trying, busy, undo)
+	<-undone
+	until(t, "its end", func() bool { return !s.trying.Load() })
 }

@@ -23,6 +23,7 @@ type console struct {
 	run      runner // a command that looks
 	alter    runner // one that changes something, which is never killed
 	patience time.Duration
+	again    time.Duration // until what could not be undone is tried again
 
 	turn  chan struct{}
 	stuck breaker
@@ -34,7 +35,7 @@ type runner func(ctx context.Context, name string, args ...string) ([]byte, erro
 var host = newConsole()
 
 func newConsole() *console {
-	return &console{run: tool.Run, alter: whole, patience: patience, turn: make(chan struct{}, 1)}
+	return &console{run: tool.Run, alter: whole, patience: patience, again: again, turn: make(chan struct{}, 1)}
 }
 
 func whole(ctx context.Context, name string, args ...string) ([]byte, error) {

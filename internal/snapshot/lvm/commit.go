@@ -178,8 +178,8 @@ func (s *set) Abort(ctx context.Context) error {
 		return nil
 	}
 	if err := s.undo(ctx); err != nil {
-		s.later(err, s.Abort)
-		return errors.Join(err, s.end())
+		s.later(&s.trying, err, s.Abort)
+		return errors.Join(err, s.letGo()) // the guard stays, for when this process dies first
 	}
 	s.close()
 	return nil

@@ -84,11 +84,15 @@ func (d *devices) unchanged(c *dm.Control) error {
 // that it stands for, as vgrename does: udev then finds in it the file system of the
 // origin, and may let its links lead there.
 func (d *devices) cover(c *dm.Control) error {
-	table, err := c.Table(d.lower.Number)
+	lower, err := is(c, d.lower)
+	if err != nil {
+		return err
+	}
+	table, err := c.Table(lower.Number)
 	if err != nil || slices.Equal(table, d.blank) {
 		return err
 	}
-	return exchange(c, d.lower, d.blank)
+	return exchange(c, lower, d.blank)
 }
 
 // blind lets go of the snapshot. LVM's volume stays in use.
@@ -122,12 +126,26 @@ func cut(c *dm.Control, upper dm.Device) error {
 	return exchange(c, upper, []dm.Target{{Length: dm.Sectors(table), Type: "error"}})
 }
 
+// is asks for a device of ours by its UUID. Its number may be another device's when it
+// was removed, by us in an earlier try or by somebody else: the kernel gives the least
+// that is free.
+func is(c *dm.Control, d dm.Device) (dm.Device, error) { return c.StatusOf(d.UUID) }
+
 // remove removes both. The upper one stays until nobody has it open any more.
 func (d *devices) remove(c *dm.Control) error {
-	if err := removeUpper(c, d.upper); err != nil {
-		return err
+	for _, one := range []struct {
+		device dm.Device
+		remove func(*dm.Control, dm.Device) error
+	}{{d.upper, removeUpper}, {d.lower, removeLower}} {
+		there, err := is(c, one.device)
+		if err == nil {
+			err = one.remove(c, there)
+		}
+		if err != nil && !errors.Is(err, dm.ErrNone) {
+			return err
+		}
 	}
-	return removeLower(c, d.lower)
+	return nil
 }
 
 // removeUpper does so, and lets go of what is below.

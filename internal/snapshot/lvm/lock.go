@@ -23,26 +23,34 @@ const lockName = "/run/stillpoint/lvm.lock"
 func lockLeftovers(ctx context.Context) (unlock func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
-	if err := os.MkdirAll(filepath.Dir(lockName), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(lockName, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err := file.Lock(int(f.Fd()))
-		if err == nil {
+		if err := os.MkdirAll(filepath.Dir(lockName), 0o755); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(lockName, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = file.Lock(int(f.Fd()))
+		if err == nil && isAt(f, lockName) {
 			return func() { f.Close() }, nil
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.Join(err, f.Close())
+		f.Close()
+		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			err := fmt.Errorf("another process of Stillpoint holds it: %w", ctx.Err())
-			return nil, errors.Join(problem.New(problem.Busy, lockName, err), f.Close())
+			return nil, problem.New(problem.Busy, lockName, fmt.Errorf("another process of Stillpoint holds it: %w", ctx.Err()))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// isAt tells whether a file has its name still: systemd removes the folder when it ends
+// the agent, whoever is at work there.
+func isAt(f *os.File, name string) bool {
+	there, err := os.Stat(name)
+	here, herr := f.Stat()
+	return err == nil && herr == nil && os.SameFile(there, here)
 }

@@ -23,7 +23,7 @@ func (t *target) Release(ctx context.Context) error {
 		return nil
 	}
 	if err := t.remove(ctx); err != nil {
-		t.set.later(err, t.Release)
+		t.set.later(&t.trying, err, t.Release)
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
 	t.released = true
@@ -92,8 +92,8 @@ func mine(lv logical, proof string) string {
 func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
 	which := mine(lv, proof)
 	err := removeOnly(ctx, c, which, lv)
-	if err == nil {
-		return nil
+	if err == nil || problem.Is(err, problem.LVMStuck) {
+		return err
 	}
 	left, lerr := c.list(ctx, "-S", which)
 	if lerr != nil || len(left) > 0 && left[0].Group == lv.Group {

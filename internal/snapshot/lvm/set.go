@@ -28,6 +28,7 @@ type set struct {
 	busy    chan struct{} // held by the call that changes the set
 	state   state
 	aborted atomic.Bool // Abort was called
+	trying  atomic.Bool // to undo it, after that has failed
 
 	activation sync.Once
 
@@ -53,9 +54,10 @@ type target struct {
 	index  int
 	volume volume.Volume
 	origin origin
-	root   *os.File // of the file system, until it was resumed
-	place  *place   // nil until it is made
-	told   bool     // the pool, to take the snapshot
+	root   *os.File    // of the file system, until it was resumed
+	place  *place      // nil until it is made
+	told   bool        // the pool, to take the snapshot
+	trying atomic.Bool // to release it, after that has failed
 
 	mu sync.Mutex
 	snap
@@ -85,10 +87,7 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	}
 	s := &set{id: id, console: p.console, control: c, busy: make(chan struct{}, 1)}
 	if err := s.prepare(ctx, ts); err != nil {
-		undone := s.undo(context.WithoutCancel(ctx))
-		s.close()
-		s.later(undone, s.undo)
-		return nil, errors.Join(err, undone)
+		return nil, errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }

@@ -2,7 +2,6 @@ package snapshottest
 
 import (
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -48,23 +47,6 @@ func checkKilled(c *C) {
 			if c.Failed() {
 				c.Fatalf("killed %v after it was %s", after, s)
 			}
-		}
-	}
-}
-
-// Killed at any step, a process leaves what its guard removes by itself.
-func checkGuard(c *C) {
-	if !c.host.Guarded {
-		c.Skip("skipped: no guard takes away what the provider leaves")
-	}
-	vs, before, content := c.scene()
-	for _, s := range stages {
-		p := c.startProcess(vs, "")
-		p.runTo(c, s)
-		p.kill(c)
-		c.cleanedUp(vs, before, content)
-		if c.Failed() {
-			c.Fatalf("killed when it was %s", s)
 		}
 	}
 }
@@ -158,23 +140,6 @@ func checkExited(c *C) {
 		p.exit(c)
 		c.cleanedUp(vs, before, content)
 	}
-}
-
-// A process that is only stopped keeps what it has, and its guard waits for its end.
-func checkStopped(c *C) {
-	if !c.host.Guarded {
-		c.Skip("skipped: no guard takes away what the provider leaves")
-	}
-	vs, before, content := c.scene()
-	p := c.startProcess(vs, "")
-	p.runTo(c, shown)
-	has := c.hostState(vs)
-	c.must(syscall.Kill(p.Pid(), syscall.SIGSTOP))
-	time.Sleep(time.Second)
-	c.unchanged(vs, has)
-	c.noLeftovers(c.host.New(c))
-	p.kill(c)
-	c.cleanedUp(vs, before, content)
 }
 
 // What a living process holds is no leftover, of this process or another.

@@ -13,6 +13,40 @@ import (
 	"stillpoint/internal/sys/freeze"
 )
 
+// Killed at any step, a process leaves what its guard removes by itself.
+func checkGuard(c *C) {
+	if !c.host.Guarded {
+		c.Skip("skipped: no guard takes away what the provider leaves")
+	}
+	vs, before, content := c.scene()
+	for _, s := range stages {
+		p := c.startProcess(vs, "")
+		p.runTo(c, s)
+		p.kill(c)
+		c.cleanedUp(vs, before, content)
+		if c.Failed() {
+			c.Fatalf("killed when it was %s", s)
+		}
+	}
+}
+
+// A process that is only stopped keeps what it has, and its guard waits for its end.
+func checkStopped(c *C) {
+	if !c.host.Guarded {
+		c.Skip("skipped: no guard takes away what the provider leaves")
+	}
+	vs, before, content := c.scene()
+	p := c.startProcess(vs, "")
+	p.runTo(c, shown)
+	has := c.hostState(vs)
+	c.must(syscall.Kill(p.Pid(), syscall.SIGSTOP))
+	time.Sleep(time.Second)
+	c.unchanged(vs, has)
+	c.noLeftovers(c.host.New(c))
+	p.kill(c)
+	c.cleanedUp(vs, before, content)
+}
+
 // guardPatience is how long a guard may take: it runs programs of the system, on a
 // machine that may have much to do. The checks' own tests wait less.
 var guardPatience = 2 * time.Minute
