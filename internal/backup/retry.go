@@ -38,7 +38,7 @@ const (
 // applications say is not here: a capture tries them again by itself.
 func ClassOf(code problem.Code) Class {
 	switch code {
-	case problem.CacheFull, problem.SnapshotFull, problem.RepositoryFull:
+	case problem.CacheFull, problem.SnapshotFull, problem.PoolFull, problem.RepositoryFull:
 		return Resources
 	case problem.FreezeBlocked, problem.NoQuietTime, problem.WindowClosed:
 		return Timeout

@@ -53,9 +53,10 @@ func TestRetry(t *testing.T) {
 
 	// Once more than it is allowed.
 	tr.at, tr.times = "prepare", 3
+	tr.how = func(context.Context) error { return problem.Newf(problem.PoolFull, "", "planned") }
 	rep, err = tr.run(o, 0)
-	tr.wantCode(err, problem.CacheFull)
-	tr.wantStatus(rep, job.Failed, problem.CacheFull)
+	tr.wantCode(err, problem.PoolFull)
+	tr.wantStatus(rep, job.Failed, problem.PoolFull)
 	if rep.Tries != 3 {
 		t.Errorf("%d tries", rep.Tries)
 	}
