@@ -25,16 +25,17 @@ VM ?= .
 VM_INSIDE ?= .
 VM_KERNELS ?= bookworm trixie backports
 ZFS ?= .
+ZFS_KERNEL ?= trixie
 test-vm: ## run the tests in virtual machines: VM=PATTERN of power cuts, / and systemd, VM_INSIDE=PATTERN of packages on VM_KERNELS
 	./test/packages vm
 	$(GO) test -tags vm -count=1 -timeout 120m -v -run '$(VM)' ./test/vm
 	./test/vm/matrix '$(VM_INSIDE)' $(VM_KERNELS)
 
-test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it builds the module, ten minutes the first time; ZFS=PATTERN some of them
+test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it builds the module, ten minutes the first time; ZFS=PATTERN some of them, ZFS_KERNEL=bookworm with Debian 12's
 	./test/packages vm
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(GO) build -o "$$dir/inside" ./test/vm/inside && \
-	STILLPOINT_VM_ZFS=1 CGO_ENABLED=0 $(GO) test -tags 'zfs faults' -exec "$$dir/inside" -count=1 -timeout 90m -v -run '$(ZFS)' ./internal/snapshot/zfs
-	$(GO) test -tags 'vm zfs' -count=1 -timeout 60m -v -run '^TestZFS$$' ./test/vm
+	STILLPOINT_VM_ZFS=1 STILLPOINT_VM_KERNEL=$(ZFS_KERNEL) CGO_ENABLED=0 $(GO) test -tags 'zfs faults' -exec "$$dir/inside" -count=1 -timeout 90m -v -run '$(ZFS)' ./internal/snapshot/zfs
+	STILLPOINT_VM_KERNEL=$(ZFS_KERNEL) $(GO) test -tags 'vm zfs' -count=1 -timeout 60m -v -run '^TestZFS$$' ./test/vm
 
 test-others: ## run the tests of writers against Valkey and MySQL, which Debian 12 has not
 	./test/others

@@ -54,21 +54,24 @@ var may = map[string]string{
 	"internal/scratch": "internal/tool internal/volume", // for tests
 
 	"internal/volume":                "internal/sys/blockdev internal/problem",
-	"internal/cachefile":             "internal/volume internal/problem internal/sys/file",
+	"internal/cachefile":             "internal/thinpool internal/volume internal/problem internal/sys/file",
+	"internal/thinpool":              "internal/volume internal/sys/dm",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",
+	"internal/snapshot/bequest":      "internal/guard internal/problem internal/snapshot",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
 	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
-	"internal/snapshot/dm":           "internal/snapshot internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
-	"internal/snapshot/lvm":          "internal/fault internal/problem internal/snapshot internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/tool internal/volume",
-	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                    // for tests
-	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/writing internal/tool", // for tests
+	"internal/snapshot/dm":           "internal/guard internal/snapshot internal/snapshot/bequest internal/thinpool internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
+	"internal/snapshot/lvm":          "internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/thinpool internal/tool internal/volume",
+	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                                        // for tests
+	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/freeze internal/sys/writing internal/tool", // for tests
 
-	"internal/snapshot/cow":           "internal/snapshot internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
+	"internal/snapshot/cow":           "internal/snapshot internal/thinpool internal/volume internal/problem internal/cachefile internal/guard internal/holder internal/snapshot/cow/hot internal/snapshot/cow/index internal/snapshot/cow/shield internal/snapshot/cow/view internal/snapshot/direct internal/snapshot/frozen internal/sys/fanotify internal/sys/file internal/sys/flagfile internal/sys/freeze internal/sys/inode internal/sys/opened internal/sys/process",
 	"internal/snapshot/cow/shield":    "internal/snapshot/cow/index internal/problem internal/sys/file internal/sys/inode",
-	"internal/capture":                "internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
+	"internal/candidate":              "internal/snapshot internal/volume internal/problem",
+	"internal/capture":                "internal/candidate internal/coordinator internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/mount",
 	"internal/config":                 "internal/problem",
 	"internal/openfile":               "internal/problem internal/sys/opened internal/writer/aide",
 	"internal/quiet":                  "internal/volume internal/problem",
@@ -81,7 +84,7 @@ var may = map[string]string{
 	"internal/writer/trust":           "internal/problem internal/sys/container internal/sys/peer",
 	"internal/writer/redis":           "internal/writer internal/problem internal/sys/container internal/sys/listener internal/sys/process internal/writer/trust",
 	"internal/writer/script":          "internal/writer internal/problem internal/writer/aide internal/tool",
-	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide internal/sys/file",
+	"internal/writer/sqlite":          "internal/writer internal/problem internal/writer/aide internal/sys/btrfs internal/sys/file",
 	"internal/writer/mariadb":         "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
 	"internal/writer/postgres":        "internal/writer internal/problem internal/sys/container internal/sys/peer internal/sys/process internal/writer/trust",
 	"internal/writer/servertest":      "internal/sys/peer", // for tests
@@ -93,12 +96,12 @@ var may = map[string]string{
 
 	"internal/tree":       "internal/snapshot internal/sys/file internal/problem internal/fault",
 	"internal/repository": "internal/tree internal/problem internal/fault internal/sys/atomicfile internal/sys/memfile",
-	"internal/doctor":     "internal/cachefile internal/quiesce internal/snapshot internal/volume internal/problem internal/sys/extents internal/sys/file",
+	"internal/doctor":     "internal/cachefile internal/candidate internal/quiesce internal/snapshot internal/thinpool internal/volume internal/problem internal/sys/extents internal/sys/file",
 	"internal/job":        "internal/problem",
 	"internal/job/text":   "internal/job internal/problem",
 	"internal/notify":     "internal/job internal/job/text internal/problem internal/tool internal/sys/atomicfile",
 	"internal/job/page":   "internal/job internal/job/text internal/problem",
-	"internal/backup":     "internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
+	"internal/backup":     "internal/candidate internal/coordinator internal/doctor internal/openfile internal/quiesce internal/quiet internal/snapshot internal/volume internal/tree internal/repository internal/job internal/problem internal/fault internal/sys/btrfs",
 
 	"cmd/stillpoint": "internal/config internal/doctor internal/sys/clock internal/openfile internal/quiesce internal/writer internal/writer/mariadb internal/writer/postgres internal/writer/redis internal/writer/script internal/writer/sqlite internal/backup internal/agent internal/cachefile internal/capture internal/guard internal/holder internal/snapshot internal/snapshot/btrfs internal/snapshot/cow internal/snapshot/zfs internal/volume internal/tree internal/repository internal/job internal/job/page internal/job/text internal/notify internal/problem internal/tool internal/sys/atomicfile internal/sys/mount internal/sys/terminal internal/snapshot/lvm internal/snapshot/dm",
 	"bench":          "",

@@ -13,11 +13,13 @@ import (
 	"testing"
 
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/scratch"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	if os.Getenv(childVariable) != "" {
 		child(os.Args[1:])
 	}

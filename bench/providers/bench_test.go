@@ -32,7 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	guard.Main()
+	guard.Main(dm.Duty(), lvm.Duty())
 	os.Exit(m.Run())
 }
 

@@ -18,11 +18,13 @@ import (
 	"testing"
 
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/writer/sqlite"
 )
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	sqlite.Main()
 	if os.Getenv(childVariable) != "" {
 		child(os.Args[1:])

@@ -96,12 +96,17 @@ func (i *candidateInfo) addPlaces(ctx context.Context, v volume.Volume, choice s
 	}
 }
 
-// printPlaces says where the cache file would go, and why not elsewhere.
+// printPlaces says where the cache file would go, and why not elsewhere: for who is
+// chosen, and for who is not because there is no place.
 func (e *env) printPlaces(i candidateInfo) {
-	if len(i.CachePlaces) == 0 {
+	if len(i.CachePlaces) == 0 || i.Able && !i.Chosen {
 		return
 	}
-	fmt.Fprintf(e.stdout, "\nThe cache file for %s:\n", quote(i.Mount))
+	by := ""
+	if !i.Chosen {
+		by = ", by " + i.Provider
+	}
+	fmt.Fprintf(e.stdout, "\nThe cache file for %s%s:\n", quote(i.Mount), by)
 	for _, p := range i.CachePlaces {
 		size := ""
 		if p.Chosen {

@@ -25,7 +25,9 @@ volumes of this host, what each snapshot provider says of it, and which one
 ` + "`backup`" + ` would choose. With PATH it also shows what is in use now so that
 changes make no event, by process, and what to do about it; a snapshot by cow
 copies such files at its instant, up to a limit. And it shows where the cache
-file of a snapshot by cow would go, and why not elsewhere.`,
+file of a snapshot by dm or cow would go, and why not elsewhere. A backup of
+all that is mounted below PATH may need another choice than one of each volume;
+then the reasons say so.`,
 		Example: `  stillpoint providers /srv
   stillpoint providers /srv --cache-dir /var/cache
   stillpoint providers --json`,

@@ -34,7 +34,10 @@ goes on with the live files. When the program ends, the snapshot is deleted.
 The program has the terminal, the environment and the working directory of this
 command, gets its signals, and its exit code is that of this command: 128 and the
 number for a signal, 127 for a program that is not found. If the snapshot was
-lost meanwhile the exit code is 1, whatever the program says.`,
+lost meanwhile the exit code is 1, whatever the program says. A snapshot of ZFS
+that would fill its pool, or a quota, is given up: then the program, and what it
+has started, is told to end (SIGTERM), and killed 5 s later: the pool has the room
+only when nobody reads it any more.`,
 		Example: `  stillpoint run /srv -- restic backup /srv
   stillpoint run /srv /home -- tar -cf /backup/all.tar /srv /home
   stillpoint run /srv --cache-dir /var/cache --cache-max 25% -- restic backup /srv`,
@@ -80,7 +83,7 @@ func runRun(ctx context.Context, e *env, cache *cacheFlags, paths, command []str
 		return err
 	}
 	// From here on the program decides when it ends.
-	code, err := inView(ctx, s, program, signals)
+	code, err := inView(ctx, e, s, program, signals)
 	lost := s.Err()
 	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
@@ -143,7 +146,7 @@ func captured(ctx context.Context, e *env, cache snapshot.CacheChoice, paths []s
 }
 
 // inView runs the program where the snapshots show, and returns its exit code.
-func inView(ctx context.Context, s *capture.Set, program *tool.Foreground, signals <-chan os.Signal) (code int, err error) {
+func inView(ctx context.Context, e *env, s *capture.Set, program *tool.Foreground, signals <-chan os.Signal) (code int, err error) {
 	private, err := mount.NewPrivate()
 	if err != nil {
 		return 0, problem.New(problem.NotAllowed, "", err)
@@ -159,14 +162,42 @@ func inView(ctx context.Context, s *capture.Set, program *tool.Foreground, signa
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer func() { signal.Stop(broken); signal.Ignore(syscall.SIGPIPE) }()
+	view, err := private.Namespace()
+	if err != nil {
+		return 0, problem.New(problem.SnapshotFailed, "", err)
+	}
+	defer view.Close()
 	if err := private.Do(program.Start); err != nil {
 		return 0, problem.New(problem.SnapshotFailed, "", fmt.Errorf("start the program: %w", err))
 	}
 	ended := make(chan struct{})
 	go pass(signals, program, ended)
-	defer close(ended)
-	return program.Wait()
+	s.WhenYielded(ended, func(why error) {
+		fmt.Fprintf(e.stderr, "stillpoint: the snapshot is given up, and what reads it is ended: %s\n", problem.Text(why))
+		end(view)
+	})
+	code, err = program.Wait()
+	close(ended)
+	if s.Yielded() {
+		end(view) // what the program has started
+	}
+	return code, err
 }
+
+// end ends all programs that see the snapshots.
+func end(view *os.File) {
+	_, err := mount.Signal(view, syscall.SIGTERM) // once: some take a second one as impatience
+	for began := time.Now(); err == nil && time.Since(began) < endTime; time.Sleep(50 * time.Millisecond) {
+		var n int
+		if n, err = mount.Signal(view, syscall.Signal(0)); n == 0 {
+			return
+		}
+	}
+	_, _ = mount.Signal(view, syscall.SIGKILL)
+}
+
+// endTime is how long they may take.
+const endTime = 5 * time.Second
 
 // pass passes signals on, but for those that the terminal gives to the whole
 // group anyway.

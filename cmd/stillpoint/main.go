@@ -19,7 +19,7 @@ import (
 
 func main() {
 	// This program once more, in another role.
-	guard.Main()
+	guard.Main(duties()...)
 	sqlite.Main()
 	script.Main()
 	holder.Main()

@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	guard.Main()
+	guard.Main(duties()...)
 	sqlite.Main()
 	script.Main()
 	holder.Main()

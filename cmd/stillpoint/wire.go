@@ -8,6 +8,7 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/backup"
+	"stillpoint/internal/guard"
 	"stillpoint/internal/job"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/btrfs"
@@ -28,6 +29,9 @@ func providers(cache snapshot.CacheChoice) []snapshot.Provider {
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
 	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newDM(cache), newCowWith(cache)}
 }
+
+// duties are what a guard does when the process that took a snapshot has died.
+func duties() []guard.Duty { return []guard.Duty{dm.Duty(), lvm.Duty()} }
 
 // newZFS makes the provider that keeps its records beside the logs of jobs. Without
 // that folder it takes nothing, and says so.

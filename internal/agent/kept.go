@@ -167,13 +167,20 @@ func (st *store) delete(ctx context.Context, id string) (string, error) {
 }
 
 func (k *kept) delete(ctx context.Context) error {
+	if err := k.unmount(); err != nil {
+		return err
+	}
+	return k.set.Release(ctx)
+}
+
+func (k *kept) unmount() error {
 	for len(k.mounts) > 0 {
 		if err := k.mounts[0].detach(); err != nil {
 			return err
 		}
 		k.mounts = k.mounts[1:]
 	}
-	return k.set.Release(ctx)
+	return nil
 }
 
 // end deletes all and takes no more.
@@ -201,12 +208,19 @@ func (st *store) mounted(id string, a attached) error {
 	return nil
 }
 
-// newlyLost returns the sets that are lost, each once.
+// newlyLost returns the sets that are lost, each once. What is given up is shown no
+// more. It does not wait for who deletes some, which may take as long as a program
+// that hangs: who asks has more to look after, and asks again.
 func (st *store) newlyLost() []Kept {
-	st.mu.Lock()
+	if !st.mu.TryLock() {
+		return nil
+	}
 	defer st.mu.Unlock()
 	var all []Kept
 	for _, k := range st.sets {
+		if k.set.Yielded() {
+			_ = k.unmount() // is tried again, and Delete says why it fails
+		}
 		if !k.lost && k.set.Err() != nil {
 			k.lost = true
 			all = append(all, k.describe())

@@ -62,6 +62,11 @@ func Run(ctx context.Context, o Options) error {
 	r := &Resident{o: o, server: NewServer(o.Providers...), started: time.Now(), said: map[string]bool{}, named: map[string]volume.ID{}}
 	r.heirs = newHeirs(r)
 	r.server.log = o.Log
+	for _, p := range o.Providers {
+		if t, ok := p.(snapshot.Teller); ok {
+			t.Tell(o.Log)
+		}
+	}
 	r.server.routes = func(mux *http.ServeMux) {
 		r.server.handle(mux, "GET "+prefix+"/status", r.status)
 		r.server.handle(mux, "POST "+prefix+"/kept", r.create)
@@ -97,11 +102,17 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 		defer close(looked)
 		r.look(ctx, changed)
 	}()
+	unburdened := make(chan struct{})
+	go func() { // nobody waits for it, and it may have to wait
+		defer close(unburdened)
+		r.unburden(ctx)
+	}()
 	r.o.Log.Info("agent started", "socket", r.o.Socket, "version", r.o.Version)
 	r.o.Ready()
 	err := r.server.Serve(ctx, l)
 	cancel()
 	<-looked
+	<-unburdened
 	err = errors.Join(err, <-watched, r.end(errors.Is(context.Cause(ctx), ErrRestart)))
 	r.o.Log.Info("agent ended")
 	return err

@@ -70,6 +70,9 @@ func (w *watcher) Unseen(context.Context, volume.Volume) ([]snapshot.Unseen, err
 	return []snapshot.Unseen{{PID: 7, Program: "p", Kind: "mapping", Files: 2, Paths: []string{"/x"}, Advice: "end it"}}, nil
 }
 
+// Tell makes it a snapshot.Teller.
+func (w *watcher) Tell(log *slog.Logger) { log.Info("told") }
+
 // A lines is a log that tests can read meanwhile.
 type lines struct {
 	mu sync.Mutex
@@ -181,6 +184,9 @@ func TestWatchesPaths(t *testing.T) {
 	if n := len(w.Watched()); n != 1 {
 		t.Errorf("%d volumes are watched", n)
 	}
+	if !log.has("msg=told") {
+		t.Error("the provider has not got the log")
+	}
 	if !log.has("path-missing") {
 		t.Error("nothing is said of a path that is missing")
 	}
@@ -246,6 +252,23 @@ func TestKept(t *testing.T) {
 	}
 	if _, err := c.List(t.Context()); !problem.Is(err, problem.NoAgent) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// Who looks for lost snapshots does not wait for who deletes one.
+func TestDeleting(t *testing.T) {
+	var st store
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	looked := make(chan []Kept)
+	go func() { looked <- st.newlyLost() }()
+	select {
+	case lost := <-looked:
+		if len(lost) > 0 {
+			t.Errorf("found %v", lost)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"stillpoint/internal/job"
 	"stillpoint/internal/problem"
@@ -30,6 +31,9 @@ func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 		var err error
 		b.apps, err = quiesce.Find(ctx, b.e.Applications, sel, b.tell)
 		b.report.Applications = b.applications()
+		for _, e := range b.apps.Missed() {
+			b.report.Warnings = append(b.report.Warnings, missed(e))
+		}
 		if err != nil {
 			return err
 		}
@@ -40,6 +44,15 @@ func (b *backing) findApplications(ctx context.Context, rules *rules) error {
 		}
 	}
 	return b.leaveOut(rules)
+}
+
+// missed says of applications that could not be looked for what that means.
+func missed(e quiesce.Event) job.Concern {
+	text, _, more := strings.Cut(e.Text, "\n")
+	if more {
+		text += " (the log has the others)"
+	}
+	return job.Concern{Code: problem.CodeOf(e.Err), Text: "not all applications could be looked for, and what was not found was not brought to rest: " + text}
 }
 
 // volumeOf is quiesce.Selection.Volume. Applications make and remove files

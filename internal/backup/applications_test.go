@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,6 +192,37 @@ func TestApplicationOnMountLeftOut(t *testing.T) {
 	tr.must(err)
 	tr.wantStatus(rep, job.CompleteWithExceptions, problem.WriterFailed)
 	tr.nothingLeft()
+}
+
+// Where not all could be looked for, no volume is said to be of level application: not
+// the one whose database was at rest, nor one without any.
+func TestApplicationsMissedOneAtATime(t *testing.T) {
+	tr, d := withDatabase(t)
+	v := scratch.New(t, "ext4", 64*mib)
+	scratch.Run(t, "mount", v.Devices[0], d.dir)
+	t.Cleanup(func() { scratch.Run(t, "umount", d.dir) })
+	tr.must(d.write("busy"))
+	rep, err := tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	if rep.Level != job.Application {
+		t.Errorf("all were looked for: %+v", rep)
+	}
+	tr.Applications.Writers = append(tr.Applications.Writers, silent{d})
+	rep, err = tr.try(Options{OneAtATime: true})
+	tr.must(err)
+	if rep.Level == job.Application {
+		t.Errorf("not all were looked for: %+v", rep)
+	}
+	if w := rep.Warnings; len(w) != 1 || w[0].Code != problem.WriterTimeout || !strings.Contains(w[0].Text, "not brought to rest: looking for database: no answer") {
+		t.Errorf("warned of %+v", w)
+	}
+}
+
+// A silent writer does not say what there is.
+type silent struct{ *database }
+
+func (silent) Discover(context.Context, writer.Scope) ([]writer.Instance, error) {
+	return nil, problem.Newf(problem.WriterTimeout, "", "no answer")
 }
 
 // Where nothing is found there is nothing to demand.

@@ -169,7 +169,7 @@ func (b *backing) atOnce(ctx context.Context, rules *rules) (err error) {
 	}
 	b.describe()
 	b.hide(b.plan, rules)
-	if err := b.storeAndRecord(ctx, rules, b.store); err != nil {
+	if err := b.storeAndRecord(ctx, rules, b.storeAll); err != nil {
 		return err
 	}
 	fault.Point("backup:recorded")

@@ -2,7 +2,9 @@ package backup
 
 import (
 	"context"
+	"slices"
 
+	"stillpoint/internal/candidate"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -43,11 +45,14 @@ func (e *Engine) Candidates(ctx context.Context, path string) ([]Candidate, erro
 			}
 		}
 	}
-	var out []Candidate
+	var all [][]Candidate
 	for _, v := range vs {
-		out = append(out, e.candidates(ctx, v)...)
+		all = append(all, e.candidates(ctx, v))
 	}
-	return out, nil
+	if path != "" {
+		e.settle(ctx, all)
+	}
+	return slices.Concat(all...), nil
 }
 
 func has(vs []volume.Volume, id volume.ID) bool {
@@ -60,25 +65,53 @@ func has(vs []volume.Volume, id volume.ID) bool {
 }
 
 func (e *Engine) candidates(ctx context.Context, v volume.Volume) []Candidate {
-	var out []Candidate
-	chosen := false
-	for _, p := range e.Providers {
-		c := Candidate{Volume: v, Provider: p.Name(), Err: p.Check(ctx, v)}
-		if v.Kind == volume.EFI {
-			c.Err = problem.Newf(problem.VolumeEFI, "", "is the EFI system partition")
+	ask := candidate.Check
+	if v.Kind == volume.EFI {
+		ask = func(context.Context, snapshot.Provider, volume.Volume) error {
+			return problem.Newf(problem.VolumeEFI, "", "is the EFI system partition")
 		}
-		c.Reason = without(string(v.ID), problem.Text(c.Err))
-		if c.Err == nil {
-			c.Reason = p.About()
-			if why := snapshot.Unasked(p); why != "" {
-				c.Reason += "; " + why
-			} else {
-				c.Chosen = !chosen
-				chosen = true
-			}
+	}
+	var out []Candidate
+	for _, of := range candidate.All(ctx, e.Providers, v, ask) {
+		c := Candidate{Volume: v, Provider: of.Provider.Name(), Err: of.Err, Chosen: of.Chosen, Reason: without(string(v.ID), problem.Text(of.Err))}
+		if of.Err == nil {
+			c.Reason = of.Provider.About()
+		}
+		if of.Passed != "" {
+			c.Reason += "; " + of.Passed
 		}
 		out = append(out, c)
 	}
 	last := Candidate{Volume: v, Provider: None, Reason: "reads the live files, on demand only (--provider none): what changes meanwhile is noticed, not prevented"}
 	return append(out, last)
+}
+
+// settle says of the candidates of several volumes what a backup of all of them makes
+// of the choice.
+func (e *Engine) settle(ctx context.Context, all [][]Candidate) {
+	var set []candidate.Share
+	for _, of := range all {
+		s := candidate.Share{Volume: of[0].Volume}
+		for i, p := range e.Providers {
+			if of[i].Chosen {
+				s.Provider = p
+			}
+		}
+		set = append(set, s)
+	}
+	err := candidate.Settle(ctx, e.Providers, set)
+	for k, of := range all {
+		for i, p := range e.Providers {
+			switch c := &of[i]; {
+			case !c.Chosen && set[k].Left != nil && p == set[k].Provider:
+				c.Chosen = true
+			case !c.Chosen:
+			case set[k].Left != nil:
+				c.Chosen = false
+				c.Reason += "; but not in one set with the others: " + problem.Text(set[k].Left)
+			case err != nil:
+				c.Reason += "; but the set fails: " + problem.Text(err)
+			}
+		}
+	}
 }

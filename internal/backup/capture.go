@@ -129,6 +129,29 @@ func (c *capture) release(ctx context.Context, r *run, p *plan, why string) {
 	}
 }
 
+// while does something that reads the snapshots, and ends it when one of them is given
+// up: what that keeps is free only when nothing of it is open any more.
+func (c *capture) while(ctx context.Context, do func(context.Context) error) error {
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, s := range c.snaps {
+		if y, ok := snapshot.Ask[snapshot.Yielder](s); ok {
+			go func() {
+				select {
+				case <-y.Yielded():
+					stop()
+				case <-reading.Done():
+				}
+			}()
+		}
+	}
+	err := do(reading)
+	if err != nil && reading.Err() != nil && ctx.Err() == nil {
+		return cmp.Or(c.ask(), err) // what a step says that was interrupted is a consequence
+	}
+	return err
+}
+
 // ask returns the error of the first snapshot that did not stay good.
 func (c *capture) ask() error {
 	for _, s := range c.snaps {

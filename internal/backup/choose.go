@@ -1,13 +1,11 @@
 package backup
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
+	"stillpoint/internal/candidate"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -67,33 +65,9 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 		}
 		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")
 	}
-	var reasons, unasked []string
-	var hindered error
-	for _, p := range providers {
-		if why := snapshot.Unasked(p); why != "" { // not even looked at: its look may start programs
-			unasked = append(unasked, p.Name()+": "+why)
-			continue
-		}
-		err := p.Check(ctx, v)
-		if err == nil {
-			return p, nil
-		}
-		// A provider that is the right one but hindered says more than
-		// that there is none. One without a place for its cache file leaves the
-		// volume to one that needs none, or finds one.
-		switch problem.CodeOf(err) {
-		case problem.NoProvider:
-			reasons = append(reasons, p.Name()+": "+without(string(v.ID), problem.Text(err)))
-		case problem.CacheNowhere:
-			hindered = cmp.Or(hindered, err)
-		default:
-			return nil, err
-		}
+	p, err := candidate.Choose(ctx, providers, v, candidate.Check)
+	if problem.CodeOf(err) == problem.NoProvider {
+		err = problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%w; --exclude leaves a mounted volume out, --provider none reads live files", err))
 	}
-	if hindered != nil {
-		return nil, hindered
-	}
-	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
-		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(append(reasons, unasked...), "; ")+
-			"); --exclude leaves a mounted volume out, --provider none reads live files"))
+	return p, err
 }

@@ -16,6 +16,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/volume"
 )
@@ -305,6 +306,52 @@ func TestSnapshotLostAfterCheckpoint(t *testing.T) {
 	tr.wantStatus(rep, job.Failed, problem.SnapshotLost)
 	tr.backups(0)
 	tr.nothingLeft()
+}
+
+// Who reads a snapshot that is given up ends at once, whatever he waits for, and closes
+// what he has open.
+func TestSnapshotGivenUp(t *testing.T) {
+	tr := newTrial(t, fake.Options{})
+	v := fake.Volume(tr.path("src"))
+	pending, err := tr.fake.Prepare(t.Context(), "givenup", []snapshot.Target{{Volume: v, Paths: []string{"."}}})
+	tr.must(err)
+	snaps, err := pending.Commit(t.Context())
+	tr.must(err)
+	c := &capture{snaps: map[volume.ID]snapshot.Snapshot{v.ID: snaps[0]}}
+	tr.must(c.while(t.Context(), func(ctx context.Context) error { return ctx.Err() }))
+	begun := make(chan struct{})
+	go func() {
+		<-begun
+		tr.fake.GiveUp(v.ID, problem.Newf(problem.PoolFull, "", "planned"))
+	}()
+	tr.wantCode(c.while(t.Context(), func(ctx context.Context) error {
+		close(begun)
+		<-ctx.Done()
+		return ctx.Err()
+	}), problem.PoolFull)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.while(cancelled, func(ctx context.Context) error { return ctx.Err() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled by somebody else: %v", err)
+	}
+	tr.must(snaps[0].Release(t.Context()))
+
+	for _, o := range []Options{{}, {OneAtATime: true}} {
+		tr := newTrial(t, fake.Options{})
+		tr.write("src/zz/left-out", "x")
+		v, _ := scratch.Find(t, tr.path("src"))
+		tr.Watch = func(e job.Event) {
+			if e.Step == job.StepStore && e.Path == tr.path("src/zz/left-out") {
+				tr.fake.GiveUp(v.ID, problem.Newf(problem.PoolFull, "", "planned"))
+			}
+		}
+		o.Exclude = []string{"left-out"}
+		rep, err := tr.run(o, 0)
+		tr.wantCode(err, problem.PoolFull)
+		tr.wantStatus(rep, job.Failed, problem.PoolFull)
+		tr.backups(0)
+		tr.nothingLeft()
+	}
 }
 
 // One instant is demanded, and two would be taken: nothing is captured.

@@ -238,12 +238,24 @@ func (b *backing) storeVolume(ctx context.Context, w *repository.Writer, rules *
 		b.rec.Instant = instant
 	}
 	level = b.level(p, apps)
-	if len(b.apps.All) > 0 && len(apps.All) == 0 && level != job.Live {
+	if len(b.apps.All) > 0 && apps.None() && level != job.Live {
 		level = job.Application // no application has files here
 	}
 	b.rec.Level = string(level)
 	b.report.Volumes = append(b.report.Volumes, b.volumeReport(v))
 	b.hide(p, rules)
+	err = b.cap.while(ctx, func(ctx context.Context) error { return b.storePieces(ctx, w, rules, points, pieces, stored) })
+	if err != nil {
+		return "", instant, err
+	}
+	if err := b.cap.ask(); err != nil {
+		return "", instant, err
+	}
+	why = "no longer needed"
+	return level, instant, nil
+}
+
+func (b *backing) storePieces(ctx context.Context, w *repository.Writer, rules *rules, points *checkpoints, pieces []*piece, stored map[string]*repository.Tree) error {
 	for _, piece := range pieces {
 		if rules.leavesOut(piece.path) {
 			continue
@@ -255,15 +267,11 @@ func (b *backing) storeVolume(ctx context.Context, w *repository.Writer, rules *
 			continue
 		}
 		if err != nil {
-			return "", instant, fmt.Errorf("%s: %w", piece.path, err)
+			return fmt.Errorf("%s: %w", piece.path, err)
 		}
 		stored[piece.path] = &t
 	}
-	if err := b.cap.ask(); err != nil {
-		return "", instant, err
-	}
-	why = "no longer needed"
-	return level, instant, nil
+	return nil
 }
 
 func (b *backing) storePiece(ctx context.Context, w *repository.Writer, rules *rules, points *checkpoints, p *piece, stored map[string]*repository.Tree) (repository.Tree, error) {

@@ -14,6 +14,7 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
@@ -25,6 +26,7 @@ var forRun = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "s
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	agent.Main(func() snapshot.Provider { return cow.New(host, cow.Options{}) })
 	code := m.Run()
 	if dir, err := forRun(); err == nil {

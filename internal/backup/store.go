@@ -67,6 +67,15 @@ func (b *backing) lookBack(ctx context.Context) (previous map[string][]repositor
 	return previous, files, bytes, nil
 }
 
+// storeAll reads all sources into the repository, as long as no snapshot is given up.
+func (b *backing) storeAll(ctx context.Context, w *repository.Writer, rules *rules) (points *checkpoints, err error) {
+	err = b.cap.while(ctx, func(ctx context.Context) error {
+		points, err = b.store(ctx, w, rules)
+		return err
+	})
+	return points, err
+}
+
 // store reads all sources into the repository.
 func (b *backing) store(ctx context.Context, w *repository.Writer, rules *rules) (*checkpoints, error) {
 	points := &checkpoints{last: map[string]*repository.Backup{}}

@@ -3,55 +3,28 @@ package backup
 import (
 	"context"
 	"fmt"
-	"slices"
 
+	"stillpoint/internal/candidate"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
-	"stillpoint/internal/volume"
 )
 
-// together looks whether each provider can take all its volumes in one set. Where
-// it has no place for all their cache files, those that nobody wanted it for go to
-// the next one that can take them.
+// together looks whether each provider can take all its volumes in one set, and lets
+// the next ones take what it cannot.
 func (p *plan) together(ctx context.Context, providers []snapshot.Provider, o Options) error {
 	if o.OneAtATime {
 		return nil
 	}
-	for i, pr := range providers {
-		j, ok := pr.(snapshot.Joiner)
-		if !ok {
-			continue
-		}
-		var all []volume.Volume
-		var free []*planned
-		for k := range p.volumes {
-			v := &p.volumes[k]
-			if v.provider != pr {
-				continue
-			}
-			all = append(all, v.volume)
-			if v.asked == Auto || v.asked == "" {
-				free = append(free, v)
-			}
-		}
-		if len(all) < 2 {
-			continue
-		}
-		err := j.Together(ctx, all)
-		if problem.CodeOf(err) != problem.CacheNowhere || len(free) == 0 {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		rest := slices.Clone(providers[i+1:])
-		for _, v := range free {
-			next, nerr := choose(ctx, rest, Auto, v.volume)
-			if nerr != nil {
-				return fmt.Errorf("%w; taken one at a time (--one-at-a-time) each can have one on another volume", err)
-			}
-			v.provider = next
-		}
+	set := make([]candidate.Share, len(p.volumes))
+	for i, v := range p.volumes {
+		set[i] = candidate.Share{Volume: v.volume, Provider: v.provider, Named: v.asked != Auto && v.asked != ""}
 	}
-	return nil
+	err := candidate.Settle(ctx, providers, set)
+	if problem.CodeOf(err) == problem.CacheNowhere {
+		return fmt.Errorf("%w; taken one at a time (--one-at-a-time) each can have one on another volume", err)
+	}
+	for i := range set {
+		p.volumes[i].provider = set[i].Provider
+	}
+	return err
 }

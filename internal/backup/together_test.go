@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"strings"
 	"testing"
 
 	"stillpoint/internal/problem"
@@ -33,31 +32,6 @@ type able struct{ *fake.Provider }
 
 func (able) Name() string                               { return "able" }
 func (able) Check(context.Context, volume.Volume) error { return nil }
-
-// A demanded takes any volume, if it is named.
-type demanded struct{ able }
-
-func (demanded) Name() string     { return "demanded" }
-func (demanded) OnDemand() string { return "is new" }
-
-// What is taken on demand only is never chosen by itself, whatever it could.
-func TestOnDemand(t *testing.T) {
-	f := fake.New(t.TempDir(), fake.Options{})
-	v, it := volume.Volume{ID: "a", FSType: "ext4"}, demanded{able{f}}
-	if p, err := choose(t.Context(), []snapshot.Provider{it, able{f}}, Auto, v); err != nil || p.Name() != "able" {
-		t.Errorf("by itself: %v, %v", p, err)
-	}
-	if p, err := choose(t.Context(), []snapshot.Provider{it}, Auto, v); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "demanded: is new") {
-		t.Errorf("it alone: %v, %v", p, err)
-	}
-	if p, err := choose(t.Context(), []snapshot.Provider{able{f}, it}, "demanded", v); err != nil || p.Name() != "demanded" {
-		t.Errorf("by name: %v, %v", p, err)
-	}
-	e := Engine{Providers: []snapshot.Provider{it, able{f}}}
-	if all := e.candidates(t.Context(), v); all[0].Chosen || !strings.Contains(all[0].Reason, "is new") || !all[1].Chosen {
-		t.Errorf("candidates: %+v", all)
-	}
-}
 
 // What has no place for all cache files leaves the volumes to the next one.
 func TestTogether(t *testing.T) {

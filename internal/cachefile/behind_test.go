@@ -6,7 +6,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -320,6 +322,27 @@ func TestGivesWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The thin pool below gets short, which no file system tells: the file ends itself.
+func TestPoolGetsShort(t *testing.T) {
+	var is atomic.Bool
+	was := short
+	short = func(pools []string) string {
+		if is.Load() && slices.Equal(pools, []string{"253:7"}) {
+			return "it is nearly full"
+		}
+		return ""
+	}
+	t.Cleanup(func() { short = was }) // after the file is closed
+	f := create(t, t.TempDir(), Limits{Initial: mib, Maximum: 1 << 30, Pools: []string{"253:7"}})
+	save(t, f, random(mib))
+	if err := f.Err(); err != nil {
+		t.Fatal(err)
+	}
+	is.Store(true)
+	waitFor(t, "it ends itself", func() bool { return f.Err() != nil })
+	wantFull(t, f, f.Err(), problem.CacheFull, "it is nearly full")
 }
 
 // Many save and read at once, while pauses come and go: everybody reads what was

@@ -55,6 +55,10 @@ type Limits struct {
 	Keep    int64 `json:"keep"`    // by growing it leaves this much free for others on its volume
 	Memory  int64 `json:"memory"`  // at most this much waits to be written; 0 for the default
 	Floor   int64 `json:"floor"`   // when others leave less, it ends itself and gives its blocks back
+
+	// Pools are the thin pools below its volume, by the numbers of their devices: when
+	// one gets short, it ends itself, too.
+	Pools []string `json:"pools,omitempty"`
 }
 
 // A Candidate is a volume that was considered, and why it is good or not.

@@ -186,6 +186,8 @@ func TestLimits(t *testing.T) {
 		{"never all of it", 100 * gib, []uint64{mib}, Rules{Maximum: Percent(100)}, []int64{90 * gib}, Least},
 		{"initial is no more than the maximum", 100 * gib, []uint64{mib}, Rules{Maximum: Bytes(gib), Initial: Bytes(2 * gib)}, []int64{gib}, gib},
 		{"two share", 10 * gib, []uint64{40 * gib, 10 * gib}, Rules{}, []int64{6912 * mib, 2304 * mib}, Least},
+		{"small ones beside a large one", 326 * mib, []uint64{2 * gib, mib, mib, mib, mib}, Rules{}, []int64{93 * mib, Least, Least, Least, Least}, Least},
+		{"small ones, too little", 270 * mib, []uint64{2 * gib, mib, mib, mib, mib}, Rules{}, nil, 0},
 		{"two, too little", 100 * mib, []uint64{gib, gib}, Rules{}, nil, 0},
 		{"too little", 55 * mib, []uint64{gib}, Rules{}, nil, 0},
 		{"too small a maximum", gib, []uint64{gib}, Rules{Maximum: Bytes(mib)}, []int64{Least}, Least},

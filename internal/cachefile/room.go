@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/thinpool"
 )
 
 // The free space where a file lies is looked at the more often the less there
@@ -72,6 +73,11 @@ func (f *File) watch() {
 // look ends the file before it is in the way of others, and returns when to
 // look again.
 func (f *File) look() time.Duration {
+	if why := f.limits.Short(); why != "" {
+		_ = f.lose(problem.Newf(problem.CacheFull, f.dir, "the cache file has ended itself: %s", why))
+		f.giveUp()
+		return seldom
+	}
 	if f.limits.Floor <= 0 {
 		return seldom
 	}
@@ -86,6 +92,17 @@ func (f *File) look() time.Duration {
 	}
 	return min(seldom, max(often, time.Duration(free-f.limits.Floor)*time.Second/fastest))
 }
+
+// Short says why nothing more is to be written to the thin pools below the cache file;
+// it is empty where something may.
+func (l Limits) Short() string {
+	if len(l.Pools) == 0 {
+		return ""
+	}
+	return short(l.Pools)
+}
+
+var short = thinpool.Short
 
 // giveUp is for a file that nothing more will be read from.
 func (f *File) giveUp() { f.once.Do(func() { close(f.useless) }) }

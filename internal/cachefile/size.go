@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/volume"
 )
 
@@ -78,6 +79,25 @@ func floor(v *volume.Volume, keep int64) int64 {
 // seconds (bench/sets: pgbench with 170 MiB changes more than 100 MiB in one).
 const wholly = 1 << 30
 
+// share divides room among files in proportion to their maxima. Where one would get too
+// little, which is beside a much larger one, each gets Least first, if there is so much.
+func share(limits []Limits, room int64) []int64 {
+	total, least := int64(0), room
+	for _, l := range limits {
+		total, least = total+l.Maximum, min(least, l.Maximum)
+	}
+	first := int64(0)
+	if each := Least * int64(len(limits)); float64(least)/float64(total)*float64(room) < Least && each <= room && each < total {
+		first = Least
+	}
+	shares := make([]int64, len(limits))
+	rest, of := room-first*int64(len(limits)), total-first*int64(len(limits))
+	for i, l := range limits {
+		shares[i] = first + int64(float64(l.Maximum-first)/float64(of)*float64(rest))
+	}
+	return shares
+}
+
 // limits divides the free space of a place among the files of the set.
 func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 	free := v.Free
@@ -92,14 +112,14 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 		limits[i].Maximum = min(max(m, Least), room)
 		total += limits[i].Maximum
 	}
+	shares := share(limits, room)
 	for i := range limits {
 		l := &limits[i]
-		share := int64(float64(l.Maximum) / float64(total) * float64(room))
 		if total > room {
-			l.Maximum = share
+			l.Maximum = shares[i]
 		}
 		if r.Maximum == (Size{}) {
-			l.Raised = share
+			l.Raised = shares[i]
 		}
 		if l.Maximum < Least {
 			return nil, fmt.Errorf("too little free space: %d MiB, and 90 %% of it is not %d MiB for each of %d volumes", free>>20, Least>>20, len(limits))
@@ -112,6 +132,7 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 		l.Keep = min(int64(free/10), keepMost)
 		l.Floor = floor(v, l.Keep)
 		l.Memory = r.Memory
+		l.Pools = thinpool.Of(*v)
 	}
 	return limits, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"stillpoint/internal/coordinator"
@@ -86,6 +87,42 @@ func (s *Set) Err() error {
 		}
 	}
 	return nil
+}
+
+// WhenYielded calls f, in a goroutine of its own, when the first of the snapshots is
+// given up, unless done is closed before.
+func (s *Set) WhenYielded(done <-chan struct{}, f func(why error)) {
+	var once sync.Once
+	for _, y := range s.yielders() {
+		go func() {
+			select {
+			case <-y.Yielded():
+				once.Do(func() { f(y.Err()) })
+			case <-done:
+			}
+		}()
+	}
+}
+
+// Yielded tells whether one of the snapshots is given up.
+func (s *Set) Yielded() bool {
+	for _, y := range s.yielders() {
+		select {
+		case <-y.Yielded():
+			return true
+		default:
+		}
+	}
+	return false
+}
+
+func (s *Set) yielders() (all []snapshot.Yielder) {
+	for _, t := range s.Snapshots {
+		if y, ok := snapshot.Ask[snapshot.Yielder](t.Snapshot); ok {
+			all = append(all, y)
+		}
+	}
+	return all
 }
 
 // Release deletes all snapshots.

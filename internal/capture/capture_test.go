@@ -157,7 +157,20 @@ func TestShow(t *testing.T) {
 	if err := s.Err(); !problem.Is(err, problem.SnapshotLost) {
 		t.Errorf("one is lost: %v", err)
 	}
+	if s.Yielded() {
+		t.Error("lost is not given up")
+	}
+	told := make(chan error, 2)
+	s.WhenYielded(t.Context().Done(), func(why error) { told <- why })
+	r.fake.GiveUp(s.Snapshots[0].Volume(), problem.Newf(problem.PoolFull, "", "planned"))
+	if why := <-told; !problem.Is(why, problem.PoolFull) || !s.Yielded() {
+		t.Errorf("one is given up: %v, %v", why, s.Yielded())
+	}
+	r.fake.GiveUp(s.Snapshots[1].Volume(), errors.New("too"))
 	r.must(s.Release(t.Context()))
+	if len(told) > 0 {
+		t.Error("told twice")
+	}
 	if held := r.fake.Held(); len(held) > 0 {
 		t.Errorf("left: %q", held)
 	}

@@ -2,11 +2,11 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"stillpoint/internal/candidate"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -79,6 +79,9 @@ func Make(ctx context.Context, t *volume.Table, providers []snapshot.Provider, p
 			}
 		}
 	}
+	if err := p.settle(ctx, providers); err != nil {
+		return nil, err
+	}
 	slices.SortStableFunc(p.Places, func(a, b Place) int { return strings.Compare(a.Path+"/", b.Path+"/") })
 	return p, nil
 }
@@ -134,7 +137,7 @@ func (p *Plan) add(ctx context.Context, providers []snapshot.Provider, v volume.
 			return nil
 		}
 	}
-	provider, err := choose(ctx, providers, v)
+	provider, err := candidate.Choose(ctx, providers, v, candidate.Check)
 	if err != nil {
 		return err
 	}
@@ -143,24 +146,21 @@ func (p *Plan) add(ctx context.Context, providers []snapshot.Provider, v volume.
 	return nil
 }
 
-func choose(ctx context.Context, providers []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
-	var reasons []string
-	for _, p := range providers {
-		if snapshot.Unasked(p) != "" { // and nobody can name one here
-			reasons = append(reasons, p.Name()+": only for `backup --provider "+p.Name()+"`")
-			continue
-		}
-		err := p.Check(ctx, v)
-		if err == nil {
-			return p, nil
-		}
-		// One that is the right one but hindered says more than that there
-		// is none.
-		if problem.CodeOf(err) != problem.NoProvider {
-			return nil, err
-		}
-		reasons = append(reasons, p.Name()+": "+problem.Text(err))
+// settle lets providers leave to the next ones what they cannot take in one set, and
+// brings the volumes into the order of the providers.
+func (p *Plan) settle(ctx context.Context, providers []snapshot.Provider) error {
+	set := make([]candidate.Share, len(p.volumes))
+	for i, v := range p.volumes {
+		set[i] = candidate.Share{Volume: v.volume, Provider: v.provider}
 	}
-	return nil, problem.New(problem.NoProvider, string(v.ID), errors.New(
-		"no snapshot provider can take this "+v.FSType+" volume ("+strings.Join(reasons, "; ")+")"))
+	if err := candidate.Settle(ctx, providers, set); err != nil {
+		return err
+	}
+	for i := range set {
+		p.volumes[i].provider = set[i].Provider
+	}
+	slices.SortStableFunc(p.volumes, func(a, b planned) int {
+		return slices.Index(providers, a.provider) - slices.Index(providers, b.provider)
+	})
+	return nil
 }

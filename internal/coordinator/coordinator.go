@@ -213,10 +213,18 @@ func (t *taking) take(ctx context.Context) (*Capture, error) {
 	return t.window(ctx)
 }
 
-// ready does what would take time while applications rest.
+// ready does what would take time while applications rest, or while writes to other
+// volumes are suspended already.
 func (t *taking) ready(ctx context.Context) error {
+	suspending := 0
 	for _, p := range t.pending {
-		if r, ok := p.Pending.(snapshot.Readier); ok && len(t.sessions) > 0 {
+		suspending += suspends(p)
+	}
+	if len(t.sessions) == 0 && suspending < 2 {
+		return nil
+	}
+	for _, p := range t.pending {
+		if r, ok := p.Pending.(snapshot.Readier); ok {
 			end := t.steps.begin(p.step("ready"))
 			err := r.Ready(ctx)
 			end(err)

@@ -122,7 +122,8 @@ func (in *instant) run(ctx context.Context) {
 // hold suspends writes, one provider after the other: each has an order of its
 // own for volumes that lie on others.
 func (in *instant) hold(ctx context.Context) error {
-	for _, p := range in.pending {
+	for _, i := range holdOrder(in.Groups) {
+		p := in.pending[i]
 		h := in.holds(p)
 		if h == nil {
 			return context.Cause(ctx)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"stillpoint/internal/cachefile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/volume"
 )
 
@@ -30,7 +32,7 @@ func CacheVolumes(s Subject, c Caching) (vs []volume.Volume) {
 		return nil
 	}
 	for _, v := range c.Volumes {
-		p, _, err := cachefile.Place(rules, []volume.Volume{v}, s.Table.Volumes())
+		p, _, err := placeOf(s, rules, []volume.Volume{v})
 		if err != nil {
 			continue // which Cache says
 		}
@@ -42,6 +44,14 @@ func CacheVolumes(s Subject, c Caching) (vs []volume.Volume) {
 		}
 	}
 	return vs
+}
+
+// placeOf is where a job would put the cache files of a set.
+func placeOf(s Subject, r cachefile.Rules, set []volume.Volume) (cachefile.Placement, []cachefile.Candidate, error) {
+	all, short := thinpool.Bounded(s.Table.Volumes())
+	maps.Copy(short, r.Against)
+	r.Against = short
+	return cachefile.Place(r, set, all)
 }
 
 // waiting is how much of a cache file may be in memory (package cachefile).
@@ -104,7 +114,7 @@ func (c Caching) rules(t *volume.Table) (cachefile.Rules, error) {
 
 // room is about the place of the cache files of a set.
 func room(s Subject, r cachefile.Rules, set []volume.Volume) (fs []Finding) {
-	p, _, err := cachefile.Place(r, set, s.Table.Volumes())
+	p, _, err := placeOf(s, r, set)
 	if err != nil {
 		f := failed(places(set), err).so("a backup fails before anything is taken", "free some space, or name a folder with more: --cache-dir")
 		if s.whole() {

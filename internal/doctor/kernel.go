@@ -36,7 +36,7 @@ func Kernel(h Host, s Subject, choices map[volume.ID]Choice) Check {
 			f.Result = Failure
 		}
 		return []Finding{f.so("a backup that includes them fails with no-provider",
-			"run a kernel from 6.14 on ("+newerKernel(h)+"), or move the data to btrfs, of which snapshots can be taken with any kernel, or name --provider dm for what lies on LVM or LUKS; --provider none reads live files meanwhile")}, nil
+			"run a kernel from 6.14 on ("+newerKernel(h)+"), or move the data to a logical volume of LVM, or to btrfs, of both of which snapshots can be taken with any kernel; --provider none reads live files meanwhile")}, nil
 	}}
 }
 

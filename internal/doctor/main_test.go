@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/guard"
+	"stillpoint/internal/holder"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/volume"
@@ -25,6 +26,7 @@ const roleVariable = "STILLPOINT_DOCTOR_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	guard.Main()
+	holder.Main()
 	if dir := os.Getenv(roleVariable); dir != "" {
 		scan(dir)
 		os.Exit(0)

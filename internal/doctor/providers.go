@@ -1,13 +1,12 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
+	"stillpoint/internal/candidate"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/volume"
@@ -27,11 +26,15 @@ func Choose(ctx context.Context, s Subject, ps []snapshot.Provider) map[volume.I
 	defer cancel()
 	ctx, stop := context.WithTimeout(late, usualLimit)
 	defer stop()
+	ask := candidate.Check
+	if s.whole() {
+		ask = candidate.Look
+	}
 	answers := make([]chan Choice, len(s.Volumes))
 	for i, v := range s.Volumes {
 		answers[i] = make(chan Choice, 1)
 		go func() {
-			p, err := chosen(ctx, s, ps, v)
+			p, err := candidate.Choose(ctx, ps, v, ask)
 			answers[i] <- Choice{p, err}
 		}()
 	}
@@ -81,47 +84,11 @@ func able(s Subject, v volume.Volume, c Choice) Finding {
 		return f
 	}
 	f := failed(at(v), c.Err).so("a backup that includes it fails", "see `stillpoint explain "+string(problem.CodeOf(c.Err))+"`; --exclude leaves a mounted volume out, --provider none reads its live files")
+	f.Text = strings.ReplaceAll(f.Text, at(v)+": "+string(v.ID)+": ", at(v)+": ") // of one volume both names
 	if s.whole() {
 		f.Result = Warning // nobody said that it is to be backed up
 	}
 	return f
-}
-
-// chosen is the provider that a backup would choose.
-func chosen(ctx context.Context, s Subject, ps []snapshot.Provider, v volume.Volume) (snapshot.Provider, error) {
-	var reasons, unasked []string
-	var hindered error
-	for _, p := range ps {
-		if why := snapshot.Unasked(p); why != "" {
-			unasked = append(unasked, p.Name()+": "+why)
-			continue
-		}
-		err := check(ctx, s, p, v)
-		if err == nil {
-			return p, nil
-		}
-		// Who is the right one but hindered says more than that there is none.
-		// Without a place for a cache file, the next one may do without.
-		switch problem.CodeOf(err) {
-		case problem.NoProvider:
-			reasons = append(reasons, fmt.Sprintf("%s: %s", p.Name(), strings.TrimPrefix(problem.Text(err), string(v.ID)+": ")))
-		case problem.CacheNowhere:
-			hindered = cmp.Or(hindered, err)
-		default:
-			return nil, err
-		}
-	}
-	if hindered != nil {
-		return nil, hindered
-	}
-	return nil, problem.New(problem.NoProvider, "", errors.New("no provider can take this "+v.FSType+" volume ("+strings.Join(append(reasons, unasked...), "; ")+")"))
-}
-
-func check(ctx context.Context, s Subject, p snapshot.Provider, v volume.Volume) error {
-	if l, ok := p.(snapshot.Looker); ok && s.whole() {
-		return l.Look(ctx, v)
-	}
-	return p.Check(ctx, v)
 }
 
 // A Watching is what the resident agent says.

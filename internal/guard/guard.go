@@ -25,6 +25,11 @@
 // be spared when memory is short. Whoever ends all processes of a service at
 // once, as systemd does after its patience is over, ends it too, perhaps
 // before the parent: a unit should have KillMode=process.
+//
+// # After that
+//
+// When the parent has died, everything is thawed, and nobody waits for anything any
+// more, a guard can do one thing else before it ends, if it was told so: a Duty.
 package guard
 
 import (
@@ -64,11 +69,13 @@ type Guard struct {
 type op uint32
 
 const (
-	opReady    op = iota // the guard's first message
-	opWatch              // the next message from the parent that is a descriptor brings it
-	opVolume             // with a descriptor; this one is answered
-	opFollow             // the next message that has descriptors is opFollowed
-	opFollowed           // with two; this one is answered
+	opReady      op = iota // the guard's first message
+	opWatch                // the next message from the parent that is a descriptor brings it
+	opVolume               // with a descriptor; this one is answered
+	opFollow               // the next message that has descriptors is opFollowed
+	opFollowed             // with two; this one is answered
+	opBequeath             // the next message that has a descriptor is opBequeathed
+	opBequeathed           // with one; this one is answered
 	opUnwatch
 	opHold
 	opDone
@@ -225,7 +232,7 @@ func (g *Guard) ask(what op, limit time.Duration, files ...*os.File) (thawed boo
 	defer func() { _ = g.socket.SetDeadline(time.Time{}) }()
 	err = g.write(what, limit)
 	if err == nil && len(files) > 0 {
-		err = g.write(what+1, 0, files...) // opVolume, opFollowed
+		err = g.write(what+1, 0, files...) // opVolume, opFollowed, opBequeathed
 	}
 	if err != nil {
 		return false, err

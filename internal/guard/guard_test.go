@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	Main()
+	Main(Duty{"write", write})
 	if dir := os.Getenv("GUARD_TEST_CHILD"); dir != "" {
 		child(dir, os.Getenv("GUARD_TEST_HEART") != "")
 	}
@@ -44,6 +44,9 @@ func child(dir string, heart bool) {
 	fmt.Println("guard", g.process.Pid())
 	if text := os.Getenv("GUARD_TEST_FOLLOW"); text != "" {
 		check(followed(g, text))
+	}
+	if to := os.Getenv("GUARD_TEST_DUTY"); to != "" {
+		check(errors.Join(g.Bequeath("none", "of that name"), g.Bequeath("write", to)))
 	}
 	limit := time.Minute
 	if heart {
@@ -72,7 +75,11 @@ func child(dir string, heart bool) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	fmt.Println("frozen")
-	_, _ = os.Stdin.Read(make([]byte, 1))
+	if os.Getenv("GUARD_TEST_THAW") != "" {
+		check(freeze.Thaw(root))
+	} else {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+	}
 	late, err := g.Done()
 	fmt.Println("done", late, err)
 	check(g.Close())

@@ -31,19 +31,20 @@ const (
 
 // Main turns this process into a guard, if it is to be one, and then never
 // returns. It is the first statement of main, and of each TestMain in whose
-// package a guard is started.
-func Main() {
+// package a guard is started. The duties are those that a guard may be given.
+func Main(duties ...Duty) {
 	if len(os.Args) != 1 || os.Args[0] != programName {
 		return
 	}
 	w := newWatch(socketFD, parentFD, sentinelFD)
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
+	signal.Ignore(ignored...)
 	process.Spare()
 	var failed syscall.Errno
-	if err := process.LockMemory(); err != nil {
+	// What the parent had of others, such as a lock that lasts as long as anybody has it
+	// open (flock(1)), is not to outlive it here.
+	if err := errors.Join(process.CloseInherited(sentinelFD+1), process.LockMemory()); err != nil {
 		failed = errnoOf(err)
 	} else {
 		failed = w.listen()
@@ -52,7 +53,16 @@ func Main() {
 	for failed == 0 && !w.over {
 		w.step()
 	}
+	if failed == 0 && w.dead {
+		w.execute(duties)
+	}
 	os.Exit(0) // this is no library any more, but the main function of a guard
+}
+
+// ignored are the signals that ask a process to end, or to stop.
+var ignored = []os.Signal{
+	syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM,
+	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
 }
 
 // Times of a guard.
@@ -65,8 +75,8 @@ const (
 	patience = 10 * time.Second
 )
 
-// A watch is what a guard does. After listen it allocates nothing and calls
-// nothing but epoll_wait, recvmsg, read, write, ioctl and close.
+// A watch is what a guard does. After listen, and until it is over, it allocates
+// nothing and calls nothing but epoll_wait, recvmsg, read, write, ioctl and close.
 type watch struct {
 	socket, parent, sentinel, epoll int
 
@@ -88,6 +98,7 @@ type watch struct {
 	over   bool
 
 	follow follow
+	duty   int // a descriptor that says what it is; -1 for none
 
 	incoming int // how many descriptors are announced
 	message  [questionSize]byte
@@ -97,7 +108,7 @@ type watch struct {
 }
 
 func newWatch(socket, parent, sentinel int) *watch {
-	return &watch{socket: socket, parent: parent, sentinel: sentinel, epoll: -1, began: time.Now(), follow: follow{-1, -1, 0}}
+	return &watch{socket: socket, parent: parent, sentinel: sentinel, epoll: -1, began: time.Now(), follow: follow{-1, -1, 0}, duty: -1}
 }
 
 // listen prepares to wait for the socket and for the sentinel's end.
@@ -106,6 +117,7 @@ func (w *watch) listen() syscall.Errno {
 	if w.epoll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
 		return errnoOf(err)
 	}
+	syscall.CloseOnExec(w.parent) // of no concern to the programs of a duty
 	for _, fd := range []int{w.socket, w.sentinel} {
 		syscall.CloseOnExec(fd)
 		e := syscall.EpollEvent{Events: syscall.EPOLLIN, Fd: int32(fd)}
@@ -215,12 +227,14 @@ func (w *watch) receive() {
 	seq := native.Uint32(w.message[4:])
 	limit := time.Duration(native.Uint64(w.message[8:]))
 	switch op(native.Uint32(w.message[:])) {
-	case opWatch, opFollow:
+	case opWatch, opFollow, opBequeath:
 		w.incoming++
 	case opVolume:
 		w.answer(seq, w.add(rights))
 	case opFollowed:
 		w.answer(seq, w.followed(rights))
+	case opBequeathed:
+		w.answer(seq, w.bequeathed(rights))
 	case opUnwatch:
 		w.forget()
 		w.answer(seq, 0)
@@ -240,6 +254,7 @@ func (w *watch) receive() {
 		if w.held {
 			w.thaw()
 		}
+		w.dutyNot()
 		w.over = true
 	}
 }

@@ -41,6 +41,7 @@ func Main() {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGALRM,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 	process.Spare()
+	_ = process.CloseInherited(quietFD + 1) // what the parent had of others, such as a lock, is not to outlive it here
 	locked := process.LockMemory()
 	alone, err := time.ParseDuration(os.Getenv(aloneVariable))
 	if err != nil {
@@ -65,6 +66,7 @@ const (
 	// nothing then, but one that never will again is to be replaced.
 	idleHeart = 10 * time.Second
 
+	rounds    = 50 * time.Millisecond  // between two looks while an agent dies
 	overslept = 100 * time.Millisecond // later than this it did not wait, but could not run
 	patience  = 10 * time.Second       // an agent that closes the socket and lives on does not want us
 )
@@ -90,11 +92,12 @@ type keeper struct {
 	highest int
 	beatTo  time.Duration // 0 before there is anything to keep
 
-	dying    bool // the parent was killed by us, or some of it is dead
-	dead     bool // all of it is, and no thread of it reads any more
-	next     int  // number of an event that is to be answered then
-	disarmed bool // it was said that everybody was let go
-	closed   bool // the socket
+	dying    bool          // the parent was killed by us, or some of it is dead
+	last     time.Duration // when all were let go then
+	dead     bool          // all of it is, and no thread of it reads any more
+	next     int           // number of an event that is to be answered then
+	disarmed bool          // it was said that everybody was let go
+	closed   bool          // the socket
 	since    time.Duration
 	client   int  // the next agent; -1 for none
 	welcome  bool // it speaks our language
@@ -192,6 +195,8 @@ func (k *keeper) timeout() int {
 		return 0
 	case k.dead:
 		next = k.since + k.alone
+	case k.dying:
+		next = k.last + rounds
 	case k.closed:
 		next = k.since + patience
 	case k.beatTo > 0 && !k.dying:
@@ -212,5 +217,7 @@ func (k *keeper) due() {
 	case k.beatTo > 0 && now >= k.beatTo && !k.dying:
 		process.Kill(parentFD)
 		k.die(false)
+	case k.dying && !k.dead && now >= k.last+rounds:
+		k.disarm()
 	}
 }

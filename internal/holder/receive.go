@@ -79,6 +79,10 @@ func (k *keeper) keep(seq uint32, files []int) error {
 			return err
 		}
 		k.kept = append(k.kept, &kept{Filter{m.name, sinceOf(m.a), group, os.NewFile(uintptr(files[1]), m.name)}, files[0]})
+		if k.dying { // since it has sent this
+			k.die(false)
+			k.next = 0
+		}
 		return nil
 	}
 	closeAll(files)

@@ -23,13 +23,13 @@ func (k *keeper) die(all bool) {
 		k.disarmed = true
 		_ = syscall.Close(quietFD)
 	}
+	for _, f := range k.kept {
+		_ = k.wait(f.fd) // who comes from now on
+	}
 	if !all || k.dead {
 		return
 	}
 	k.dead, k.since = true, k.now()
-	for _, f := range k.kept {
-		_ = k.wait(f.fd) // who comes from now on
-	}
 	// Now this says: nobody comes any more.
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGTERM)
@@ -56,9 +56,10 @@ func (k *keeper) answerMore() {
 }
 
 // disarm lets events come no more, and answers those there are. It is done
-// again and again: a thread that is killed inside of the kernel may still read
-// one.
+// again and again, until the last thread is dead, which may take as long as a disk
+// does: one that is killed inside of the kernel may still read an event.
 func (k *keeper) disarm() {
+	k.last = k.now()
 	for _, f := range k.kept {
 		_ = f.Group.Disarm(f.Mount)
 	}

@@ -14,8 +14,8 @@ import (
 )
 
 // Start starts a holder. The next agent finds it by a socket at path, in the
-// place of an earlier one; it is waited for as long as alone says. When Start
-// returns, the holder is ready.
+// place of an earlier one; it is waited for as long as alone says. With no path
+// there will be no next one. When Start returns, the holder is ready.
 func Start(path string, alone time.Duration) (_ *Holder, err error) {
 	defer func() {
 		if err != nil {
@@ -82,6 +82,9 @@ func bind(path string) (*os.File, error) {
 	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "bind", Path: path, Err: err}
+	}
+	if path == "" {
+		return f, nil // the kernel has found a name that is no file (autobind, unix(7))
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		f.Close()

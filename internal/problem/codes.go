@@ -80,7 +80,7 @@ const (
 	Fragmented     Code = "fragmented"      // files or free space are in many small pieces
 	OtherSnapshots Code = "other-snapshots" // another program takes snapshots, or reads or moves all files
 	ScannerActive  Code = "scanner-active"  // another program is asked before files are accessed
-	PoolFull       Code = "pool-full"       // a thin pool, a snapshot or a volume group of LVM nearly is
+	PoolFull       Code = "pool-full"       // a thin pool, a snapshot or a volume group of LVM, or a pool of ZFS, nearly is
 	SwapSelected   Code = "swap-selected"   // a swap file in use is in the selection
 	BackupInside   Code = "backup-inside"   // another backup is in the selection
 	ClockWrong     Code = "clock-wrong"     // not synchronised, or set back

@@ -113,6 +113,7 @@ type Applications struct {
 
 	unknown []*Application // nobody can say where their files are
 	missed  error          // why not all were found
+	misses  []Event        // the same, as it was told
 
 	s    Settings
 	tell func(Event)
@@ -130,7 +131,8 @@ const (
 func Find(ctx context.Context, s Settings, sel Selection, tell func(Event)) (*Applications, error) {
 	a := &Applications{s: s, tell: tell}
 	for _, in := range discover(ctx, s.Writers, sel, func(e Event) {
-		a.missed = e.Err
+		a.missed = errors.Join(a.missed, e.Err)
+		a.misses = append(a.misses, e)
 		tell(e)
 	}) {
 		a.add(in, sel)
@@ -252,9 +254,10 @@ func (a *Applications) add(in writer.Instance, sel Selection) {
 	a.All = append(a.All, app)
 }
 
-// On are those of the applications that have files on a volume.
+// On are those of the applications that have files on a volume. Who could not be
+// asked, or not be looked for, may have some there.
 func (a *Applications) On(volume string) *Applications {
-	on := &Applications{s: a.s, tell: a.tell}
+	on := &Applications{unknown: a.unknown, missed: a.missed, s: a.s, tell: a.tell}
 	for _, app := range a.All {
 		if slices.Contains(app.Volumes, volume) {
 			on.All = append(on.All, app)
@@ -337,6 +340,15 @@ func (a *Applications) Excluded() (paths []string) {
 		}
 	}
 	return paths
+}
+
+// Missed is what could not be looked for, or only in part: what there is of it was not
+// brought to rest.
+func (a *Applications) Missed() []Event { return a.misses }
+
+// None tells whether it is known that there are no applications.
+func (a *Applications) None() bool {
+	return len(a.All) == 0 && len(a.unknown) == 0 && a.missed == nil
 }
 
 // AtRest tells whether there are applications, and all of them were at rest. It

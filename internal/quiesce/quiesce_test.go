@@ -260,6 +260,13 @@ func TestMissed(t *testing.T) {
 	if !slices.ContainsFunc(events, func(e Event) bool { return problem.Is(e.Err, problem.WriterTimeout) }) {
 		t.Errorf("%+v", events)
 	}
+	// Nor of one volume.
+	if on := a.On("a"); len(on.All) != 1 || on.AtRest() {
+		t.Errorf("on its volume: %+v, at rest %t", on.All, on.AtRest())
+	}
+	if on := a.On("b"); len(on.All) != 0 || on.None() {
+		t.Errorf("on another volume: %+v, none %t", on.All, on.None())
+	}
 }
 
 // Who looks for applications on a disk that does not answer is left behind.

@@ -205,7 +205,7 @@ func (v *Volume) waitDetached(tb testing.TB, device string) {
 			return
 		}
 		if time.Now().After(end) {
-			tb.Errorf("scratch: %s is still in use: something keeps the volume mounted", device)
+			tb.Errorf("scratch: %s is still in use: something keeps the volume mounted (%s)", device, keepers(device))
 			return
 		}
 	}

@@ -58,6 +58,10 @@
 // Then the data is read, by any number of goroutines and processes. After the
 // last byte, and before a backup is recorded as good, Err is asked.
 //
+// A provider gives a snapshot up where going on would cost the live system room that
+// it needs. Err says so at once; what the provider can only give back when nobody has a
+// file of it open makes it a Yielder, whose readers end by themselves.
+//
 // Release ends the snapshot. Snapshots of a set are released one by one, in
 // any order; what they share goes with the last.
 //

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"stillpoint/internal/volume"
@@ -79,6 +80,17 @@ type Unseen struct {
 	Advice  string   // who does what, and what to do about it
 }
 
+// A Yielder is a Snapshot that may be given up before it is released, because the live
+// system needs what it keeps. That can be given back only when nothing of it is open
+// any more.
+type Yielder interface {
+	Snapshot
+
+	// Yielded is closed when the snapshot is given up; Err says why. Whoever reads
+	// it then ends at once, and closes what he has open of it.
+	Yielded() <-chan struct{}
+}
+
 // A CacheUser is a Snapshot that may keep the originals of what changes
 // meanwhile in a file of limited size.
 type CacheUser interface {
@@ -147,20 +159,14 @@ type Joiner interface {
 	Together(ctx context.Context, vs []volume.Volume) error
 }
 
-// An OnDemand is a Provider that takes a volume only where people name it.
-type OnDemand interface {
-	Provider
+// A Neighbour is a Joiner to which it matters what other providers take in the same
+// set.
+type Neighbour interface {
+	Joiner
 
-	// OnDemand says why it is not chosen by itself, for people.
-	OnDemand() string
-}
-
-// Unasked is why a provider is not to be chosen by itself; empty where it may be.
-func Unasked(p Provider) string {
-	if o, ok := p.(OnDemand); ok {
-		return o.OnDemand()
-	}
-	return ""
+	// Beside is Together where others take other volumes besides. With the code
+	// cache-nowhere it could take its own, but better does not.
+	Beside(ctx context.Context, vs, others []volume.Volume) error
 }
 
 // A Looker is a Provider whose Check does something to the volume, be it for a
@@ -171,4 +177,13 @@ type Looker interface {
 	// Look is Check by looking alone: the volume is not touched, so there may be
 	// reasons against it that only Check finds.
 	Look(ctx context.Context, v volume.Volume) error
+}
+
+// A Teller is a Provider to which things happen while nobody asks it, in a process
+// that stays.
+type Teller interface {
+	Provider
+
+	// Tell gives it the log of the process.
+	Tell(log *slog.Logger)
 }

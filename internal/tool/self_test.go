@@ -16,6 +16,9 @@ type self struct {
 }
 
 func TestMain(m *testing.M) {
+	if to := os.Getenv(wholeVariable); to != "" {
+		runWhole(to)
+	}
 	if os.Args[0] == "tool-self" {
 		var s self
 		s.Args, s.Env = os.Args, os.Environ()

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,6 +56,10 @@ type Error struct {
 	Code    int      // exit code, -1 when it did not exit by itself
 	Stderr  string   // the end of what it said, without white space around it
 	Err     error    // *exec.ExitError, context.DeadlineExceeded, fs.ErrNotExist, ErrOutput …
+
+	// Ended is closed when a program has ended after all for which Err is
+	// ErrStuck; else it is nil.
+	Ended <-chan struct{}
 }
 
 // ErrOutput says that a program printed more than is allowed, and was killed.
@@ -86,7 +91,8 @@ func Run(ctx context.Context, name string, args ...string) ([]byte, error) {
 // to then comes with it.
 //
 // A Whole program is asked to end, by SIGTERM, and then left alone: what it was
-// about to do it may do yet, but it does not leave it half done.
+// about to do it may do yet, but it does not leave it half done. It is asked, too, when
+// this process dies, so that who then looks what there is does not look too early.
 func (c Command) Run(ctx context.Context) ([]byte, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -141,7 +147,7 @@ func (c Command) start(ctx context.Context, stdout io.Writer) (*Process, error) 
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = c.Stdin, stdout, p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.WaitDelay = grace // for grandchildren that keep a pipe open
-	if err := p.cmd.Start(); err != nil {
+	if err := p.begin(); err != nil {
 		return nil, p.failed(err)
 	}
 	go p.watch()
@@ -150,6 +156,26 @@ func (c Command) start(ctx context.Context, stdout io.Writer) (*Process, error) 
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// begin starts the program. One that is to be asked when we die is so when the thread
+// dies that has started it (PR_SET_PDEATHSIG(2const)), which therefore stays.
+func (p *Process) begin() error {
+	if !p.whole {
+		return p.cmd.Start()
+	}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			<-p.done
+		}
+	}()
+	return <-started
 }
 
 // watch kills the process group when the context is over.
@@ -189,7 +215,9 @@ func (p *Process) Wait() error {
 		select {
 		case <-p.done:
 		case <-time.After(2 * grace):
-			return p.failed(fmt.Errorf("%w; %w as process %d", context.Cause(p.ctx), ErrStuck, p.Pid()))
+			err := p.failed(fmt.Errorf("%w; %w as process %d", context.Cause(p.ctx), ErrStuck, p.Pid()))
+			err.Ended = p.done
+			return err
 		}
 	}
 	switch cause := context.Cause(p.ctx); {

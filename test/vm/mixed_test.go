@@ -36,13 +36,14 @@ mount virtio-scratch1 /m/btrfs
 mount virtio-scratch2 /m/btrfs2
 `
 
-// mixedProviders are those that are to take them; of btrfs it needs no name.
-var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs"}
+// mixedProviders are those that are to take them, by themselves or by name.
+var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs", "zfs": "zfs"}
 
 // A mixedSet is a backup of several volumes.
 type mixedSet struct {
 	names []string // below /m
 	one   bool     // is to be of one instant
+	named bool
 }
 
 // TestMixed takes sets of volumes of several kinds at one instant where all but one
@@ -51,11 +52,11 @@ func TestMixed(t *testing.T) {
 	r := newRigWith(t, vm.Options{Kernel: vm.Trixie, FS: "ext4", Disks: 3, DiskMB: 3072}, "")
 	r.must(mixedLayout + "stillpoint init")
 	for _, s := range []mixedSet{
-		{[]string{"linear", "crypt"}, true},
-		{[]string{"linear", "thin", "crypt"}, true},
-		{[]string{"linear", "btrfs", "thin"}, true},
-		{[]string{"btrfs", "crypt"}, true},
-		{[]string{"btrfs", "btrfs2"}, false},
+		{[]string{"linear", "crypt"}, true, false},
+		{[]string{"linear", "thin", "crypt"}, true, true},
+		{[]string{"linear", "btrfs", "thin"}, true, false},
+		{[]string{"btrfs", "crypt"}, true, false},
+		{[]string{"btrfs", "btrfs2"}, false, false},
 	} {
 		r.sub(strings.Join(s.names, " "), func(r *rig) { r.mixed(s) })
 	}
@@ -78,7 +79,7 @@ type mixedReport struct {
 func (r *rig) mixed(s mixedSet) {
 	dirs, named := "/m/"+strings.Join(s.names, " /m/"), ""
 	for _, name := range s.names {
-		if of := mixedProviders[name]; of != "btrfs" {
+		if of := mixedProviders[name]; s.named {
 			named += " --provider /m/" + name + "=" + of
 		}
 	}

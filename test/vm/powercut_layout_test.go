@@ -13,9 +13,9 @@ import (
 // volumes are where those of TestPowerCut are mounted.
 const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
 
-// backup backs them up with the providers that are to be named. Originals of an encrypted
-// volume go only to a place that was named, too.
-const backup = "stillpoint backup --cache-dir /var/tmp --provider dm --provider /srv/thin=lvm " + volumes
+// backup backs them up, two of them with the providers that they would have without a name,
+// too. Originals of an encrypted volume go only to a place that was named.
+const backup = "stillpoint backup --cache-dir /var/tmp --provider /srv/plain=dm --provider /srv/thin=lvm " + volumes
 
 // layoutScript makes them so that they come back at each boot: a table of
 // device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM. It

@@ -18,7 +18,7 @@ import (
 func TestZFS(t *testing.T) {
 	kernel := cmp.Or(os.Getenv("STILLPOINT_VM_KERNEL"), vm.Trixie)
 	r := newRig(t, kernel, "ext4", func(ctx context.Context, im *vm.Image, o *vm.Options) error {
-		o.Disks = 2
+		o.Disks = 3
 		files, err := im.ZFS(ctx, kernel)
 		o.Files = append(o.Files, files...)
 		return err
@@ -34,7 +34,9 @@ systemd-run --quiet --unit=busy guest busy /tank/busy`)
 	r.sub("providers", (*rig).zfsProviders)
 	r.sub("backup", (*rig).zfsBackup)
 	r.sub("killed", (*rig).zfsKilled)
+	r.sub("fills", (*rig).zfsFills)
 	r.sub("with btrfs", (*rig).zfsWithBtrfs)
+	r.sub("mixed", (*rig).zfsMixed)
 }
 
 func (r *rig) zfsProviders() {
@@ -90,4 +92,57 @@ func (r *rig) zfsWithBtrfs() {
 	}
 	r.noSnapshots()
 	r.must("umount /srv/btrfs")
+}
+
+// Who writes anew what a snapshot keeps never meets the quota that it counts for: the
+// snapshot is given up, and whatever reads it ends.
+func (r *rig) zfsFills() {
+	r.must(`set -e
+systemctl stop busy
+zfs create -o compression=off tank/db
+dd if=/dev/urandom of=/tank/db/file bs=1M count=240 status=none && zpool sync tank
+zfs set quota=420M tank/db
+systemd-run --quiet --unit=fill sh -c 'while dd if=/dev/zero of=/tank/db/file bs=1M count=240 conv=notrunc,fsync status=none; do :; done'`)
+	for what, script := range map[string]string{
+		"a program": "stillpoint run /tank/db -- sh -c 'exec 3</tank/db/file && sleep 600'",
+		// Slow enough not to be ready before.
+		"a backup": "systemd-run --quiet --scope -p CPUQuota=25% stillpoint backup /tank/db",
+	} {
+		began := time.Now()
+		res := r.long(5*time.Minute, script)
+		r.Logf("%s ended after %s:\n%s%s", what, time.Since(began).Round(time.Second), res.Out, res.Err)
+		if res.Code != 1 || !strings.Contains(res.Out+res.Err, "pool-full") {
+			r.Errorf("%s ended with %d", what, res.Code)
+		}
+		if out := r.must("systemctl show -p ActiveState fill"); out != "ActiveState=active" {
+			r.Errorf("who writes met the quota: %s\n%s", out, r.must("journalctl --no-pager -u fill"))
+		}
+		r.noSnapshots()
+	}
+	r.must("systemctl stop fill && zfs destroy tank/db")
+}
+
+// Volumes that can be held are held around the pool's instant, which is theirs, too.
+func (r *rig) zfsMixed() {
+	r.must(`set -e
+vgcreate -qq data "$(readlink -f /dev/disk/by-id/virtio-scratch2)"
+lvcreate -qqy -L 400M -n linear data
+lvcreate -qqy -L 800M -T data/pool
+lvcreate -qqy -V 400M -n thin --thinpool pool data
+mkfs.ext4 -q /dev/data/linear && mkfs.xfs -q /dev/data/thin
+mkdir -p /m/linear /m/thin /m/btrfs
+mount /dev/data/linear /m/linear && mount /dev/data/thin /m/thin && mount /dev/disk/by-id/virtio-scratch1 /m/btrfs
+zfs create -o mountpoint=/m/zfs tank/mixed && cp -a /etc /m/zfs`)
+	for _, s := range []mixedSet{
+		{[]string{"zfs", "linear"}, true, false},
+		{[]string{"linear", "zfs", "thin"}, true, false},
+		{[]string{"btrfs", "zfs"}, false, false},
+	} {
+		r.sub(strings.Join(s.names, " "), func(r *rig) { r.mixed(s) })
+	}
+	r.noSnapshots()
+	r.must("! dmsetup ls | grep -i stillpoint && ! lvs --noheadings -o lv_tags | grep -i stillpoint && ! losetup --noheadings -l | grep .")
+	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
+		r.Errorf("left are:\n%s", out)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"syscall"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/sys/inode"
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/volume"
 )
 
@@ -188,7 +190,10 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 		}
 		r.Named = []cachefile.Named{n}
 	}
-	return cachefile.Place(r, set, t.Volumes())
+	all, short := thinpool.Bounded(t.Volumes())
+	maps.Copy(short, r.Against)
+	r.Against = short
+	return cachefile.Place(r, set, all)
 }
 
 var _ snapshot.CacheUser = (*target)(nil)

@@ -42,16 +42,6 @@ func (s *set) drain(ctx context.Context) error {
 	return nil
 }
 
-// copies returns who is copying into files of the volume.
-func (t *target) copies(ctx context.Context) ([]process.Copying, []uint64, error) {
-	all, err := process.CopyingTasks(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	here, inodes := t.among(all)
-	return here, inodes, nil
-}
-
 // among returns those of all that are copying into files of the volume.
 func (t *target) among(all []process.Copying) (here []process.Copying, inodes []uint64) {
 	waiting := t.filter.waiting() // after the look: who is past the gate by now was not before

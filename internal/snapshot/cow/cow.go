@@ -171,26 +171,35 @@ func (p *Provider) unclaim(id string) {
 // acquire returns the filter of a volume, which is started for the first one
 // who needs it.
 func (p *Provider) acquire(v volume.Volume) (*filter, error) {
+	f, first, err := p.share(v)
+	if first {
+		p.legacy.keep(f.estate(f.unwatched()))
+	}
+	return f, err
+}
+
+func (p *Provider) share(v volume.Volume) (f *filter, first bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.filters[v.ID]
+	f = p.filters[v.ID]
 	if f == nil {
 		root, err := open(v)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		defer root.Close()
 		if f, err = startFilter(root); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if err := p.silence(f); err != nil {
-			return nil, errors.Join(err, f.stop())
+			return nil, false, errors.Join(err, f.stop())
 		}
 		p.filters[v.ID] = f
 		p.count()
+		first = true
 	}
 	f.users++
-	return f, nil
+	return f, first, nil
 }
 
 // giveBack stops the filter with its last user.
@@ -198,7 +207,8 @@ func (p *Provider) giveBack(id volume.ID, f *filter) error {
 	if !p.last(id, f) {
 		return nil
 	}
-	return f.stop() // others do not wait for that
+	p.legacy.forget(f.unwatched()) // before: who waits goes on only when nobody has the group
+	return f.stop()                // others do not wait for that
 }
 
 // last takes one user away, and with the last one the filter.

@@ -34,6 +34,7 @@
 //
 // Nothing: the filter, the private mounts, the view and the cache file, which
 // has no name, end with the process. The guard is a process of its own; it
-// thaws what is frozen when this one dies or is late. So is a holder, where
-// there is one (Bequeath): it keeps the filter for the process that comes next.
+// thaws what is frozen when this one dies or is late. So is a holder, which lets
+// everybody go on when this one is killed, and where it is an agent's (Bequeath)
+// keeps the filter for the process that comes next.
 package cow

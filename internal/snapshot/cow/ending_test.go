@@ -2,9 +2,13 @@ package cow
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,9 +21,15 @@ import (
 const holderCache = "STILLPOINT_TEST_HOLDER_CACHE"
 
 // The process that holds a snapshot is killed, and the volume of its cache file
-// takes long to delete that file: as long as a freeze of it lasts here, as a busy
-// disk may need. Who writes does not wait for that.
+// takes long for everything: as long as a freeze of it lasts here, as a busy disk
+// may need. Who writes does not wait for that, neither for the cache file to be
+// deleted nor for a thread that was writing to it, and keeps the process alive.
 func TestSlowEnd(t *testing.T) {
+	t.Run("idle", func(t *testing.T) { slowEnd(t, false) })
+	t.Run("saving", func(t *testing.T) { slowEnd(t, true) })
+}
+
+func slowEnd(t *testing.T, saving bool) {
 	each(t, func(t *testing.T, r *rig) {
 		cache := scratch.New(t, "ext4", 300*scratch.MiB)
 		r.must(os.WriteFile(r.path("file"), make([]byte, 8<<20), 0o644))
@@ -54,9 +64,20 @@ func TestSlowEnd(t *testing.T) {
 			}
 			_ = c.Wait()
 		}()
+		longest := time.Duration(0)
+		var writing sync.WaitGroup
+		if saving {
+			writing.Go(func() {
+				began := time.Now()
+				write(7 << 20)
+				longest = time.Since(began)
+			})
+			waitFor(t, func() bool { return waits(c.Process.Pid) })
+		}
 		r.must(c.Process.Signal(syscall.SIGKILL))
-		longest, end := time.Duration(0), time.Now().Add(2*time.Second)
-		for at := int64(4096); time.Now().Before(end) && at < 8<<20; at += 4096 {
+		writing.Wait()
+		end := time.Now().Add(2 * time.Second)
+		for at := int64(4096); time.Now().Before(end) && at < 7<<20; at += 4096 {
 			began := time.Now()
 			write(at)
 			longest = max(longest, time.Since(began))
@@ -65,5 +86,15 @@ func TestSlowEnd(t *testing.T) {
 		if longest > time.Second {
 			t.Errorf("a write waited for %v", longest)
 		}
+	})
+}
+
+// waits tells whether a thread of a process waits for a disk.
+func waits(pid int) bool {
+	all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return slices.ContainsFunc(all, func(name string) bool {
+		b, _ := os.ReadFile(name)
+		_, rest, _ := strings.Cut(string(b), ") ")
+		return strings.HasPrefix(rest, "D ")
 	})
 }

@@ -25,6 +25,7 @@ const beyond = 1 << 62
 // them, before it happens. The sets that take the volume share it.
 type filter struct {
 	root   *os.File // the private mount
+	number int64    // that no other filter of this process has
 	events *fanotify.Permission
 	quit   chan struct{}
 	ended  sync.WaitGroup
@@ -61,7 +62,7 @@ func startFilter(root *os.File) (*filter, error) {
 
 // newFilter makes a filter of its parts.
 func newFilter(mount *os.File, events *fanotify.Permission) *filter {
-	f := &filter{root: mount, events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), turns: newTurns(), popularity: newPopularity(), since: time.Now()}
+	f := &filter{root: mount, number: filters.Add(1), events: events, quit: make(chan struct{}), instant: make(chan struct{}, 1), turns: newTurns(), popularity: newPopularity(), since: time.Now()}
 	return f
 }
 

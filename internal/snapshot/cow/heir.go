@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,37 +23,102 @@ type legacy struct {
 
 	mu     sync.Mutex // held while something is told to the holder or the guards
 	holder *holder.Holder
+	deputy *deputy // is the holder, where nobody has bequeathed to one
 	guards map[*guard.Guard]bool
 }
 
 // Bequeath gives all watches to a holder, those to come, too, in the place of
-// an earlier one. With nil there is none any more.
+// an earlier one. With nil there is none any more; sets that there are have a deputy.
 func (p *Provider) Bequeath(h *holder.Holder) error {
 	p.legacy.mu.Lock()
 	defer p.legacy.mu.Unlock()
 	p.legacy.holder = h
 	if h == nil {
-		return nil
+		return p.dispense()
 	}
-	p.mu.Lock()
-	kept := map[volume.ID]*filter{}
-	for id := range p.kept {
-		kept[id] = p.filters[id]
-	}
-	p.mu.Unlock()
 	var errs []error
-	for id, f := range kept {
-		errs = append(errs, h.Keep(f.estate(id)))
+	for _, e := range p.estates() {
+		errs = append(errs, h.Keep(e))
 	}
-	for g := range p.legacy.guards {
-		_ = g.Follow(h.Handle(), h.Disarmed()) // that the guard is gone is for its set to say
-	}
+	defer p.legacy.dismiss()
+	p.legacy.follow()
 	return errors.Join(errs...)
 }
 
-func (f *filter) estate(id volume.ID) holder.Filter {
-	return holder.Filter{Name: string(id), Since: f.since, Group: f.events, Mount: f.root}
+// dispense is for a process that has a holder no more. It is called under the legacy's
+// lock.
+func (p *Provider) dispense() error {
+	if d := p.legacy.deputy; d != nil {
+		p.legacy.holder = d.holder
+	}
+	if len(p.legacy.guards) == 0 {
+		return nil
+	}
+	return p.represent()
 }
+
+// represent makes sure that somebody lives who answers for us. It is called under the
+// legacy's lock.
+func (p *Provider) represent() error {
+	if h := p.legacy.holder; h != nil && !ended(h) {
+		return nil
+	}
+	p.legacy.dismiss()
+	if err := p.depute(); err != nil {
+		return err
+	}
+	p.legacy.follow()
+	return nil
+}
+
+func ended(h *holder.Holder) bool {
+	select {
+	case <-h.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
+// follow tells all guards who the holder is. That one of them is gone is for its set
+// to say.
+func (l *legacy) follow() {
+	for g := range l.guards {
+		_ = g.Follow(l.holder.Handle(), l.holder.Disarmed())
+	}
+}
+
+// estates are what a holder is to have.
+func (p *Provider) estates() (all []holder.Filter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, f := range p.filters {
+		all = append(all, f.estate(p.nameOf(id, f)))
+	}
+	return all
+}
+
+func (f *filter) estate(name string) holder.Filter {
+	return holder.Filter{Name: name, Since: f.since, Group: f.events, Mount: f.root}
+}
+
+// unwatched is before the name of what nobody is to take over: a filter of sets
+// that die with this process. It is no volume's id.
+const unwatched = "unwatched "
+
+// nameOf is what a holder calls a filter. It is called under mu.
+func (p *Provider) nameOf(id volume.ID, f *filter) string {
+	if p.kept[id] {
+		return string(id)
+	}
+	return f.unwatched()
+}
+
+// unwatched is the name of the filter for what nobody is to take over, and of no other
+// one: the next filter of the volume may begin before this one is forgotten.
+func (f *filter) unwatched() string { return unwatched + strconv.FormatInt(f.number, 10) }
+
+var filters atomic.Int64 // that there were
 
 // Inherit takes over the watches of an earlier process, of which nothing has
 // been watched since, by the ids of their volumes. Those of volumes that are not
@@ -123,38 +189,41 @@ func (p *Provider) count() {
 	p.legacy.living.Store(&all)
 }
 
-// keep gives a watch to the holder, if there is one. That it is gone is for who
+// keep gives a filter to the holder, if there is one. That it is gone is for who
 // has started it to notice.
-func (l *legacy) keep(id volume.ID, f *filter) {
+func (l *legacy) keep(f holder.Filter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.holder != nil {
-		_ = l.holder.Keep(f.estate(id))
+		_ = l.holder.Keep(f)
 	}
 }
 
 // forget takes it back, so that the volume is not in use any more.
-func (l *legacy) forget(id volume.ID) {
+func (l *legacy) forget(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.holder != nil {
-		_ = l.holder.Forget(string(id))
+		_ = l.holder.Forget(name)
 	}
 }
 
 // guarded makes a guard see to it that the holder does what it is for.
-func (l *legacy) guarded(g *guard.Guard) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.guards[g] = true
-	if l.holder == nil {
-		return nil
+func (p *Provider) guarded(g *guard.Guard) error {
+	p.legacy.mu.Lock()
+	defer p.legacy.mu.Unlock()
+	p.legacy.guards[g] = true
+	if err := p.represent(); err != nil {
+		return err
 	}
-	return g.Follow(l.holder.Handle(), l.holder.Disarmed())
+	return g.Follow(p.legacy.holder.Handle(), p.legacy.holder.Disarmed())
 }
 
-func (l *legacy) guardedNot(g *guard.Guard) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.guards, g)
+func (p *Provider) guardedNot(g *guard.Guard) {
+	p.legacy.mu.Lock()
+	defer p.legacy.mu.Unlock()
+	delete(p.legacy.guards, g)
+	if len(p.legacy.guards) == 0 {
+		p.legacy.dismiss()
+	}
 }

@@ -11,12 +11,13 @@ import (
 
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot/frozen"
 )
 
 // window is the longest that anybody waits for the instant. It is a matter of
 // milliseconds as a rule; when it is over, the volumes are thawed and everybody
 // goes on, whatever the set has come to.
-const window = 2 * time.Second
+const window = frozen.Window
 
 // Ready brings the indexes up to date and writes out what is dirty, so that Hold
 // finds little of both.

@@ -14,6 +14,7 @@ import (
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/frozen"
 	"stillpoint/internal/volume"
 )
 
@@ -31,8 +32,7 @@ type set struct {
 
 	commit sync.Mutex // held while Commit runs
 
-	freezes sync.WaitGroup // that were given up, and may still come about
-	given   atomic.Int32   // how many
+	given frozen.Given // freezes that may still come about
 
 	timer   *time.Timer // ends the window
 	expired atomic.Bool
@@ -70,21 +70,18 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 			err = errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 		}
 	}()
-	// The guard is a process, which takes its time to start.
+	// The guard is a process, which takes its time to start, and so is a deputy.
 	started := make(chan error, 1)
 	go func() {
 		var err error
-		s.guard, err = guard.Start()
+		if s.guard, err = guard.Start(); err == nil {
+			err = p.guarded(s.guard)
+		}
 		started <- err
 	}()
 	err = s.prepareTargets(ctx, ts, r, dir)
 	if gerr := <-started; err == nil && gerr != nil {
 		err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
-	}
-	if err == nil {
-		if gerr := p.legacy.guarded(s.guard); gerr != nil {
-			err = problem.New(problem.SnapshotFailed, id, fmt.Errorf("start the guard: %w", gerr))
-		}
 	}
 	if err != nil {
 		return nil, err
@@ -286,35 +283,11 @@ func (s *set) end() error {
 		close(s.beating)
 		s.beating = nil
 	}
-	if s.given.Load() == 0 {
-		return s.unguard()
-	}
-	// A freeze that was given up has still to come about, which nothing can cut
-	// short, and must not stay when we have ended, or stopped, before.
-	go s.awaitGiven()
-	return s.guard.Heart(heart)
-}
-
-// awaitGiven keeps the guard until no freeze that was given up can come about any
-// more.
-func (s *set) awaitGiven() {
-	gone := make(chan struct{})
-	go func() { s.freezes.Wait(); close(gone) }()
-	tick := time.NewTicker(heart / 10)
-	defer tick.Stop()
-	for {
-		select {
-		case <-gone:
-			_ = s.unguard()
-			return
-		case <-tick.C:
-			s.guard.Beat()
-		}
-	}
+	return s.given.End(s.guard, s.unguard)
 }
 
 func (s *set) unguard() error {
-	s.p.legacy.guardedNot(s.guard)
+	s.p.guardedNot(s.guard)
 	return s.guard.Close()
 }
 

@@ -41,7 +41,8 @@ func (p *Provider) Watch(ctx context.Context, v volume.Volume) error {
 	if !first {
 		return p.giveBack(v.ID, f)
 	}
-	p.legacy.keep(v.ID, f)
+	p.legacy.keep(f.estate(string(v.ID)))
+	p.legacy.forget(f.unwatched())
 	return nil
 }
 
@@ -54,7 +55,8 @@ func (p *Provider) Unwatch(id volume.ID) error {
 	if !kept {
 		return nil
 	}
-	p.legacy.forget(id) // before: who waits goes on only when nobody has the group
+	p.legacy.keep(f.estate(f.unwatched())) // sets may have it still
+	p.legacy.forget(string(id))
 	return p.giveBack(id, f)
 }
 

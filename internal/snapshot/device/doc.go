@@ -19,5 +19,6 @@
 // replayed. That writes, so it is done in a Layer of the device, which is thrown
 // away, and never on the device: this must be read-only for the kernel, too, since
 // ext4 cleans up its orphans even when it is mounted read-only
-// (ext4_orphan_cleanup in fs/ext4/orphan.c), unless the device refuses.
+// (ext4_orphan_cleanup in fs/ext4/orphan.c), unless the device refuses. A journal on
+// a device of its own has no layer, and is not replayed.
 package device

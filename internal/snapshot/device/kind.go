@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/mount"
@@ -46,9 +48,25 @@ func Check(fsType string) error {
 	return err
 }
 
+// Apart is nil for a file system that lies on its device alone, by the options of its
+// superblock: XFS can have its log, and the content of files, on other ones. A copy of
+// the first cannot be mounted without these, and the log's device is in use.
+func Apart(options []string) error {
+	i := slices.IndexFunc(options, func(o string) bool {
+		return strings.HasPrefix(o, "logdev=") || strings.HasPrefix(o, "rtdev=")
+	})
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("a part of it lies on another device (%s)", options[i])
+}
+
 // extReplays tells whether the journal of an ext4 holds what is not in its place
 // (fs/ext4/ext4.h: the superblock at 1024, s_magic at 0x38, s_feature_incompat at
 // 0x60, in which 0x4 is "needs recovery"). A freeze clears it, as an unmount does.
+// A journal on another device (s_feature_compat at 0x5c has 0x4, "has a journal", and
+// s_journal_inum at 0xe0 is 0) is not replayed: what is written to it meanwhile would
+// not go to the layer, but to the journal of the origin.
 func extReplays(device io.ReaderAt, _ bool) (bool, error) {
 	var super [1024]byte
 	if _, err := device.ReadAt(super[:], 1024); err != nil {
@@ -57,5 +75,11 @@ func extReplays(device io.ReaderAt, _ bool) (bool, error) {
 	if binary.LittleEndian.Uint16(super[0x38:]) != 0xef53 {
 		return false, fmt.Errorf("no superblock of ext4 is on it")
 	}
-	return binary.LittleEndian.Uint32(super[0x60:])&0x4 != 0, nil
+	if binary.LittleEndian.Uint32(super[0x60:])&0x4 == 0 {
+		return false, nil
+	}
+	if binary.LittleEndian.Uint32(super[0x5c:])&0x4 != 0 && binary.LittleEndian.Uint32(super[0xe0:]) == 0 {
+		return false, problem.Newf(problem.SnapshotFailed, "", "its journal lies on another device and was not replayed when the volume was mounted; unmount it, and mount it once without noload (norecovery), which replays it")
+	}
+	return true, nil
 }

@@ -66,6 +66,16 @@ func (p *Provider) Together(ctx context.Context, vs []volume.Volume) error {
 	return err
 }
 
+// Beside is that of the provider, with the choice.
+func (w *choice) Beside(ctx context.Context, vs, others []volume.Volume) error {
+	return w.beside(ctx, vs, others, w.rules, w.asked.Dir)
+}
+
+// Beside is nil when that place is on none of the others either.
+func (p *Provider) Beside(ctx context.Context, vs, others []volume.Volume) error {
+	return p.beside(ctx, vs, others, p.rules, "")
+}
+
 // CachePlaces lists places with the choice.
 func (w *choice) CachePlaces(ctx context.Context, v volume.Volume) ([]snapshot.CachePlace, error) {
 	return w.places(ctx, v, w.rules, w.asked.Dir)
@@ -94,5 +104,5 @@ func (p *Provider) places(ctx context.Context, v volume.Volume, r cachefile.Rule
 
 var (
 	_, _ snapshot.CacheChooser = (*Provider)(nil), (*choice)(nil)
-	_, _ snapshot.Joiner       = (*Provider)(nil), (*choice)(nil)
+	_, _ snapshot.Neighbour    = (*Provider)(nil), (*choice)(nil)
 )

@@ -35,16 +35,16 @@ func devices(c *dm.Control) ([]found, error) {
 		}
 		f := found{Device: d}
 		f.tag, f.ours = parseTag(d.UUID)
-		f.like = !f.ours && (strings.HasPrefix(d.Name, namePrefix) || strings.HasPrefix(d.UUID, uuidPrefix))
+		f.like = !f.ours && (strings.HasPrefix(d.Name, namePrefix) || strings.HasPrefix(strings.TrimPrefix(d.UUID, private), uuidPrefix))
 		all = append(all, f)
 	}
 	return all, nil
 }
 
 // entangled are the numbers of the devices that ask ours, and of those that carry
-// cache files of ours.
-func (p *Provider) entangled() (asking, carrying map[string]bool, err error) {
-	asking, carrying = map[string]bool{}, map[string]bool{}
+// cache files of ours, with the origins that these are for.
+func (p *Provider) entangled() (asking map[string]bool, carrying map[string][]string, err error) {
+	asking, carrying = map[string]bool{}, map[string][]string{}
 	c, err := p.look()
 	if c == nil || err != nil {
 		return asking, carrying, err
@@ -56,10 +56,10 @@ func (p *Provider) entangled() (asking, carrying map[string]bool, err error) {
 	for _, d := range all {
 		switch {
 		case !d.ours:
-		case d.tag.kind == kindStore:
+		case d.tag.kind == kindStore, d.tag.kind == kindSpare:
 			for _, number := range below(d.Device) {
 				if dev, err := loop.Carrier(number); err == nil {
-					carrying[dev] = true
+					carrying[dev] = append(carrying[dev], d.tag.origin.String())
 				}
 			}
 		default:

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"stillpoint/internal/cachefile"
@@ -48,10 +48,6 @@ func (p *Provider) About() string {
 	return "device-mapper: the original of what changes goes to a cache file on another volume, whatever free space the volume group has"
 }
 
-// OnDemand says that it is new: not every check of the conformance suite has been
-// seen to pass on every kind of volume.
-func (p *Provider) OnDemand() string { return "is new, and takes what it is named for: --provider dm" }
-
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	return p.check(ctx, v, p.rules, "")
@@ -64,6 +60,9 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	number, err := nearest(v)
 	if err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(v.Mounts, isWhole) {
+		return onlyParts(v)
 	}
 	c, err := p.door()
 	if err != nil {
@@ -81,7 +80,11 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err != nil {
 		return err
 	}
-	if err := fits(table); err != nil {
+	err = fits(table)
+	if err == nil {
+		err = fitsQueue(filepath.Join("/sys/dev/block", number.String(), "queue"))
+	}
+	if err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%s cannot be laid below: %w", d.Name, err))
 	}
 	return p.placed(ctx, v, r, dir)
@@ -105,10 +108,8 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", device.Check(v.FSType))
 	case len(v.Stack) == 0 || v.Stack[0].DMName == "" || len(v.Stack) > 1 && v.Stack[1].Level == 0:
 		return none("it lies on no device of device-mapper, such as one of LVM or LUKS")
-	case v.ReadOnly:
-		return dm.Number{}, problem.Newf(problem.VolumeReadOnly, string(v.ID), "it is mounted read-only, so that nothing can change in it")
-	case slices.ContainsFunc(v.Options, isElsewhere):
-		return none("a part of it lies on another device (%s)", strings.Join(v.Options, ","))
+	case device.Apart(v.Options) != nil:
+		return none("%v", device.Apart(v.Options))
 	case v.Stack[0].Number != v.Device:
 		return none("it is mounted from %s, and lies on %s", v.Device, v.Stack[0].Number)
 	}
@@ -117,12 +118,6 @@ func nearest(v volume.Volume) (dm.Number, error) {
 		return none("%v", err)
 	}
 	return n, nil
-}
-
-// isElsewhere tells whether an option of XFS names a device for the log or for
-// files: a mount of the snapshot would need that, too.
-func isElsewhere(option string) bool {
-	return strings.HasPrefix(option, "logdev=") || strings.HasPrefix(option, "rtdev=")
 }
 
 // door opens the way to the kernel's device-mapper, once.
@@ -151,7 +146,7 @@ func (p *Provider) door() (*dm.Control, error) {
 // open opens the root of a volume, at any place where all of it shows.
 func open(v volume.Volume) (*os.File, error) {
 	for _, m := range v.Mounts {
-		if m.Hidden || m.Deleted || m.Root != "/" {
+		if !isWhole(m) {
 			continue
 		}
 		f, err := os.Open(m.Point)
@@ -167,7 +162,14 @@ func open(v volume.Volume) (*os.File, error) {
 		}
 		return f, nil
 	}
-	return nil, problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
+	return nil, onlyParts(v)
+}
+
+// isWhole tells whether all of a volume shows at a mount, and can be opened there.
+func isWhole(m volume.Mount) bool { return !m.Hidden && !m.Deleted && m.Root == "/" }
+
+func onlyParts(v volume.Volume) error {
+	return problem.Newf(problem.NoProvider, string(v.ID), "only parts of the volume are mounted: mount all of it somewhere")
 }
 
 var _ snapshot.Provider = (*Provider)(nil)

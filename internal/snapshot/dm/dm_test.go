@@ -2,6 +2,7 @@ package dm
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,6 +17,8 @@ func TestTag(t *testing.T) {
 		{kind: kindReal, origin: dm.Number{Major: 253, Minor: 7}},
 		{kind: kindStore, origin: dm.Number{Major: 253, Minor: 70000}, set: "abc123", index: 3, owner: o},
 		{kind: kindSnapshot, origin: dm.Number{Major: 253}, set: strings.Repeat("z", 32), owner: owner{1 << 22, 1 << 62, 1 << 32}},
+		{kind: kindLayer, origin: dm.Number{Major: 253, Minor: 1}, set: "a", owner: o},
+		{kind: kindSpare, origin: dm.Number{Major: 253, Minor: 1}, set: "a", owner: o},
 	} {
 		if len(tg.uuid()) > 128 || len(tg.name()) > 127 || !strings.HasPrefix(tg.name(), namePrefix) {
 			t.Errorf("%q, %q", tg.uuid(), tg.name())
@@ -26,7 +29,7 @@ func TestTag(t *testing.T) {
 	}
 	for _, foreign := range []string{
 		"", "LVM-abc", "STILLPOINT-", "STILLPOINT-1-real", "STILLPOINT-2-real-1:2", "STILLPOINT-1-real-1:2-", "STILLPOINT-1-real-01:2", "stillpoint-1-real-1:2",
-		"STILLPOINT-1-store-1:2-a-0", "STILLPOINT-1-store-1:2-a-0-1.2", "STILLPOINT-1-store-1:2-a-00-1.2.3", "STILLPOINT-1-other-1:2-a-0-1.2.3", "1-real-1:2",
+		"LVM-STILLPOINT-1-real-1:2", "STILLPOINT-1-store-1:2-a-0-1.2.3", "LVM-STILLPOINT-1-store-1:2-a-0", "LVM-LVM-STILLPOINT-1-store-1:2-a-0-1.2.3", "STILLPOINT-1-store-1:2-a-0", "STILLPOINT-1-store-1:2-a-0-1.2", "STILLPOINT-1-store-1:2-a-00-1.2.3", "STILLPOINT-1-other-1:2-a-0-1.2.3", "1-real-1:2",
 	} {
 		if got, ok := parseTag(foreign); ok {
 			t.Errorf("%q is ours: %+v", foreign, got)
@@ -80,6 +83,28 @@ func TestFits(t *testing.T) {
 	}
 }
 
+func TestFitsQueue(t *testing.T) {
+	for name, c := range map[string]struct {
+		files map[string]string
+		fits  bool
+	}{
+		"a disk":     {map[string]string{"dax": "0\n", "zoned": "none\n"}, true},
+		"old kernel": {nil, true},
+		"memory":     {map[string]string{"dax": "1\n", "zoned": "none\n"}, false},
+		"zones":      {map[string]string{"dax": "0\n", "zoned": "host-managed\n"}, false},
+	} {
+		dir := t.TempDir()
+		for file, text := range c.files {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := fitsQueue(dir); (err == nil) != c.fits {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	lv := volume.Volume{ID: "x", Kind: volume.Local, FSType: "ext4", Device: "253:1", Stack: []volume.Device{{Name: "dm-1", Number: "253:1", DMName: "vg-lv"}, {Name: "sda", Level: 1}}}
 	if n, err := nearest(lv); err != nil || n != (dm.Number{Major: 253, Minor: 1}) {
@@ -99,7 +124,7 @@ func TestNearest(t *testing.T) {
 		"partition": {change(func(v *volume.Volume) { v.Stack[0].DMName = "" }), problem.NoProvider},
 		"no device": {change(func(v *volume.Volume) { v.Stack = nil }), problem.NoProvider},
 		"several":   {change(func(v *volume.Volume) { v.Stack[1].Level = 0 }), problem.NoProvider},
-		"read-only": {change(func(v *volume.Volume) { v.ReadOnly = true }), problem.VolumeReadOnly},
+		"read-only": {change(func(v *volume.Volume) { v.ReadOnly = true }), ""}, // it may be mounted otherwise any moment
 		"other":     {change(func(v *volume.Volume) { v.Device = "0:33" }), problem.NoProvider},
 		"its log":   {change(func(v *volume.Volume) { v.FSType, v.Options = "xfs", []string{"rw", "logdev=/dev/sdb1"} }), problem.NoProvider},
 	} {

@@ -37,6 +37,12 @@
 // of LVM comes between our look and our exchange, the volume group is locked
 // meanwhile as LVM itself locks it.
 //
+// # A journal that is not empty
+//
+// A file system that is frozen has nothing in its journal, unless it was mounted
+// read-only without a replay. Then the snapshot gets a layer that can be written, by
+// one more snapshot device, and the journal is replayed there.
+//
 // # What can be taken
 //
 // A table of targets without state of their own: linear, striped, thin, crypt. A key
@@ -63,7 +69,8 @@
 //
 // Nothing is on any disk. A killed process leaves devices, which are ours by their
 // UUID: it says for which origin, set and process each was made, and a process is
-// known by its number, its start, and the namespace of that number. A restart of the
-// machine leaves nothing. udev is told to leave our devices alone, so no link and no
+// known by its number, its start, and the namespace of that number. The guard of the
+// set takes them away at once, and the next start of the program what a guard that
+// was killed, too, has not. A restart of the machine leaves nothing. udev is told to leave our devices alone, so no link and no
 // scan ever takes one for the volume that it shows.
 package dm

@@ -24,6 +24,11 @@ func exchange(c *dm.Control, n dm.Number, table []dm.Target, readOnly bool, udev
 // exchangeOnce does it in one call. Who reads or writes meanwhile waits for that,
 // and for what is under way.
 func exchangeOnce(c *dm.Control, n dm.Number, table []dm.Target, readOnly bool, udev dm.UdevFlags) error {
+	// Nothing of others is in the slot. This program may lie on the device, so what it
+	// does below while that is suspended is brought into memory here.
+	if err := c.Clear(n); err != nil {
+		return err
+	}
 	if err := c.Load(n, table, readOnly); err != nil {
 		return err
 	}

@@ -1,7 +1,11 @@
 package dm
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"stillpoint/internal/sys/dm"
@@ -28,6 +32,29 @@ func fits(table []dm.Target) error {
 			return fmt.Errorf("it has a snapshot of LVM, or is one, which is removed or changed by LVM alone")
 		default:
 			return fmt.Errorf("its target %q has a state of its own and can be there once only", t.Type)
+		}
+	}
+	return nil
+}
+
+// fitsQueue is nil for a device whose queue, a folder of /sys, may be that of an origin.
+// Its target refuses direct access to memory (origin_dax_direct_access in
+// drivers/md/dm-snap.c), and who has a file mapped so would be killed by that. It does
+// not know zones either.
+func fitsQueue(dir string) error {
+	for name, why := range map[string]string{
+		"dax":   "it is memory that files are mapped from directly (DAX), which goes past any snapshot",
+		"zoned": "it has zones that are written in order",
+	} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a kernel that knows none
+		}
+		if err != nil {
+			return err
+		}
+		if is := strings.TrimSpace(string(b)); is != "0" && is != "none" {
+			return errors.New(why)
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 // hasEnded is for a snapshot that is still read by somebody, and goes with that
 // one.
 func hasEnded(c *dm.Control, d found) bool {
-	if d.tag.kind != kindSnapshot {
+	if d.tag.kind != kindSnapshot && d.tag.kind != kindLayer {
 		return false
 	}
 	table, err := c.Table(d.Number)

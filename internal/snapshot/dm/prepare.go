@@ -77,7 +77,8 @@ func (s *set) lay(ctx context.Context, vs []volume.Volume, r cachefile.Rules, di
 	})
 }
 
-// open opens all volumes and gives them to a guard.
+// open opens all volumes and gives them to a guard, which also takes away what we
+// leave when we die.
 func (s *set) open(ts []snapshot.Target) error {
 	me, err := self()
 	if err != nil {
@@ -98,6 +99,9 @@ func (s *set) open(ts []snapshot.Target) error {
 		systems = append(systems, frozen.System{Root: t.root, Name: string(wanted.Volume.ID), Depth: depthOf(wanted.Volume, ts, len(ts))})
 	}
 	if s.hold, err = frozen.New(systems); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
+	if err := s.hold.Bequeath(Name, s.id); err != nil { // before there is anything to leave
 		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
 	return nil

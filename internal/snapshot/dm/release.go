@@ -16,6 +16,14 @@ func (t *target) Release(ctx context.Context) error {
 		return err
 	}
 	t.stopWatch()
+	if err := t.release(ctx); err != nil {
+		return err
+	}
+	t.set.finish()
+	return nil
+}
+
+func (t *target) release(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.released {
@@ -64,30 +72,44 @@ func (t *target) takeAway(ctx context.Context) error {
 		}
 		return release(t.set.control, t.tag)
 	}))
-	if t.store != nil && t.store.file != nil {
-		errs = append(errs, t.store.file.Close())
-		t.store.file = nil
+	for _, s := range []*store{t.store, t.spare} {
+		if s != nil && s.file != nil {
+			errs = append(errs, s.file.Close())
+			s.file = nil
+		}
 	}
-	if t.root != nil {
-		errs = append(errs, t.root.Close())
-		t.root = nil
+	return errors.Join(append(errs, t.closeRoot())...)
+}
+
+// closeRoot is called with mu held.
+func (t *target) closeRoot() error {
+	if t.root == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	err := t.root.Close()
+	t.root = nil
+	return err
 }
 
 // release takes a snapshot away, and with the last one of an origin what is laid
 // below that. It asks the kernel what there is, so it works for what another
 // process has made, however far that came. The locks are held.
 func release(c *dm.Control, t tag) error {
-	if err := endSnapshot(c, t.as(kindSnapshot)); err != nil {
-		return err
+	for _, kind := range []string{kindLayer, kindSnapshot} {
+		if err := endSnapshot(c, t.as(kind)); err != nil {
+			return err
+		}
 	}
 	fault.Point("dm:snapshot-removed")
 	if err := (origin{c, t.origin}).clear(); err != nil {
 		return err
 	}
 	fault.Point("dm:origin-restored")
-	s, err := c.StatusOf(t.as(kindStore).uuid())
+	return errors.Join(removeStore(c, t.as(kindSpare)), removeStore(c, t.as(kindStore)))
+}
+
+func removeStore(c *dm.Control, t tag) error {
+	s, err := c.StatusOf(t.uuid())
 	if err != nil {
 		return ignore(err, dm.ErrNone)
 	}

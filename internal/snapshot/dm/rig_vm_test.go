@@ -26,7 +26,7 @@ import (
 // run in a virtual machine (doc/design/007), with the build tag "vm".
 
 func TestMain(m *testing.M) {
-	guard.Main()
+	guard.Main(Duty())
 	os.Exit(m.Run())
 }
 

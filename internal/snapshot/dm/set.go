@@ -24,7 +24,7 @@ type set struct {
 	commit sync.Mutex // held while Commit runs
 
 	mu      sync.Mutex
-	hold    *frozen.Hold // nil once the set is over
+	hold    *frozen.Hold // until nothing is left of the set
 	held    bool         // between Hold and Resume
 	resumed bool
 	taken   bool // Commit succeeded
@@ -170,13 +170,37 @@ func (s *set) Resume(ctx context.Context) error {
 	if err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("resume: %w", err))
 	}
-	if s.taken { // nothing more is frozen, and nobody needs to wait for the guard's end
-		go s.finish()
+	if s.taken { // nobody needs to wait for that
+		go s.forget()
 	}
 	return ctx.Err()
 }
 
+// forget lets go of the volumes, of which none is frozen any more, so that others can
+// unmount them. The guard stays: if this process dies, it takes our devices away.
+func (s *set) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hold != nil {
+		_ = s.hold.Forget() // that it is gone matters no more
+	}
+	for _, t := range s.targets {
+		t.mu.Lock()
+		_ = t.closeRoot()
+		t.mu.Unlock()
+	}
+}
+
+// finish lets go of the guard when nothing is left to be taken away.
 func (s *set) finish() {
+	for _, t := range s.targets {
+		t.mu.Lock()
+		released := t.released
+		t.mu.Unlock()
+		if !released {
+			return
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.end()
@@ -203,9 +227,11 @@ func (s *set) Abort(ctx context.Context) error {
 	for _, t := range s.targets {
 		errs = append(errs, t.Release(context.WithoutCancel(ctx)))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return errors.Join(append(errs, s.end())...)
+	err := errors.Join(errs...)
+	if err != nil { // the guard stays, for when this process dies before all is taken away
+		s.forget()
+	}
+	return err
 }
 
 // end lets go of the guard. It is called with mu held.

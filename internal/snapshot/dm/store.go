@@ -31,35 +31,35 @@ const margin = 1 << 20
 
 const sector = 512
 
-// makeStore makes the store of a placement's i-th volume. The file is as large as
-// it may become, and takes room only as it is needed; some is reserved at once, so
-// that a place that is already full fails here.
-func makeStore(c *dm.Control, t tag, place cachefile.Placement, i int) (_ *store, err error) {
-	s := &store{dir: place.Dir, limits: place.Limits[i]}
+// makeStore makes a store, with the tag of its device. The file is as large as it may
+// become, and takes room only as it is needed; some is reserved at once, so that a
+// place that is already full fails here.
+func makeStore(c *dm.Control, t tag, dir string, limits cachefile.Limits) (_ *store, err error) {
+	s := &store{dir: dir, limits: limits}
 	s.limits.Maximum = s.limits.Maximum / margin * margin
-	fd, err := file.Open(file.Here, place.Dir, file.Write|file.Unnamed|file.Forever)
+	fd, err := file.Open(file.Here, dir, file.Write|file.Unnamed|file.Forever)
 	if err != nil {
-		return nil, problem.New(codeOf(err), place.Dir, fmt.Errorf("create a cache file: %w", err))
+		return nil, problem.New(codeOf(err), dir, fmt.Errorf("create a cache file: %w", err))
 	}
-	s.file = os.NewFile(uintptr(fd), place.Dir)
+	s.file = os.NewFile(uintptr(fd), dir)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(c))
 		}
 	}()
 	if err := s.file.Truncate(s.limits.Maximum + 2*margin); err != nil {
-		return s, problem.New(codeOf(err), place.Dir, fmt.Errorf("size a cache file: %w", err))
+		return s, problem.New(codeOf(err), dir, fmt.Errorf("size a cache file: %w", err))
 	}
 	if err := s.reserve(); err != nil {
-		return s, problem.New(codeOf(err), place.Dir, fmt.Errorf("reserve %d MiB for a cache file: %w", s.limits.Initial>>20, err))
+		return s, problem.New(codeOf(err), dir, fmt.Errorf("reserve %d MiB for a cache file: %w", s.limits.Initial>>20, err))
 	}
 	over, err := loop.Attach(s.file)
 	if err != nil {
-		return s, problem.New(problem.CacheLost, place.Dir, err)
+		return s, problem.New(problem.CacheLost, dir, err)
 	}
 	defer over.Close() // the device above has it open
 	table := []dm.Target{{Length: uint64(s.limits.Maximum / sector), Type: "linear", Params: fmt.Sprintf("%s %d", over.Number, margin/sector)}}
-	if s.device, err = makeDevice(c, t.as(kindStore), table, false); err != nil {
+	if s.device, err = makeDevice(c, t, table, false); err != nil {
 		return s, err
 	}
 	return s, nil

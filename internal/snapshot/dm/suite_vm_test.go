@@ -47,6 +47,7 @@ func suiteHost(k kind, fs string) snapshottest.Host {
 		State:     describe,
 		LookAlike: lookAlike,
 		Points:    fault.DM,
+		Guarded:   true,
 	}
 }
 

@@ -3,6 +3,7 @@ package dm
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +16,14 @@ const (
 	uuidPrefix = "STILLPOINT-"
 	namePrefix = "stillpoint-"
 	scheme     = "1" // of what follows the prefix
+
+	// private comes before it where a device is not, or not only, what the live volume
+	// is: a scan of libblkid leaves such devices alone, for they are parts of LVM's
+	// (sysfs_devno_is_dm_private in lib/sysfs.c of util-linux: "LVM-", and something
+	// behind a later hyphen), and so do the scans of LVM itself. The one below the
+	// origin has what the origin has, and who looks below that for what it must start,
+	// as those who make an initramfs do, is not to find what looks like LVM's.
+	private = "LVM-"
 )
 
 // The kinds of our devices.
@@ -22,13 +31,15 @@ const (
 	kindReal     = "real"     // what the origin was, under it; one for all sets
 	kindStore    = "store"    // where originals go
 	kindSnapshot = "snapshot" // what is read
+	kindLayer    = "layer"    // the snapshot once more, to be written
+	kindSpare    = "spare"    // where it keeps what is written
 )
 
 // A tag is what the UUID of a device of ours says.
 type tag struct {
 	kind   string
 	origin dm.Number
-	set    string // of a store or a snapshot
+	set    string // of all but a real one
 	index  int
 	owner  owner
 }
@@ -37,7 +48,7 @@ func (t tag) uuid() string {
 	if t.kind == kindReal {
 		return strings.Join([]string{uuidPrefix + scheme, t.kind, t.origin.String()}, "-")
 	}
-	return strings.Join([]string{uuidPrefix + scheme, t.kind, t.origin.String(), t.set, strconv.Itoa(t.index), t.owner.String()}, "-")
+	return strings.Join([]string{private + uuidPrefix + scheme, t.kind, t.origin.String(), t.set, strconv.Itoa(t.index), t.owner.String()}, "-")
 }
 
 func (t tag) name() string {
@@ -56,7 +67,7 @@ func (t tag) as(kind string) tag {
 // parseTag reads a UUID. It is ours only if it is, to the letter, one that we
 // would give.
 func parseTag(uuid string) (t tag, ok bool) {
-	f := strings.Split(strings.TrimPrefix(uuid, uuidPrefix), "-")
+	f := strings.Split(strings.TrimPrefix(strings.TrimPrefix(uuid, private), uuidPrefix), "-")
 	if len(f) < 3 || f[0] != scheme {
 		return t, false
 	}
@@ -66,7 +77,7 @@ func parseTag(uuid string) (t tag, ok bool) {
 	}
 	switch t.kind = f[1]; {
 	case t.kind == kindReal && len(f) == 3:
-	case (t.kind == kindStore || t.kind == kindSnapshot) && len(f) == 6:
+	case slices.Contains([]string{kindStore, kindSnapshot, kindLayer, kindSpare}, t.kind) && len(f) == 6:
 		t.set = f[3]
 		if t.index, err = strconv.Atoi(f[4]); err != nil {
 			return t, false

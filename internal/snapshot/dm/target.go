@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,7 @@ type target struct {
 	volume volume.Volume
 	origin origin
 	tag    tag
-	root   *os.File // of the live volume
+	root   *os.File // of the live volume, until its writes have been resumed
 
 	store *store
 	made  bool // the devices with our tag are of this set, and not of one that is called the same
@@ -38,6 +39,7 @@ type target struct {
 	taken    time.Time
 	held     time.Duration
 	shown    *device.Shown
+	spare    *store        // of the layer, where the journal was replayed
 	quit     chan struct{} // ends the watch
 	ended    chan struct{} // when it has
 	released bool
@@ -46,7 +48,7 @@ type target struct {
 
 // keep makes the store. Our lock is held.
 func (t *target) keep(place cachefile.Placement, i int) (err error) {
-	if t.store, err = makeStore(t.set.control, t.tag, place, i); err != nil {
+	if t.store, err = makeStore(t.set.control, t.tag.as(kindStore), place.Dir, place.Limits[i]); err != nil {
 		return err
 	}
 	t.made = true
@@ -129,11 +131,13 @@ func (t *target) ID() string { return t.set.id + "/" + string(t.Volume()) }
 // Volume is the target's.
 func (t *target) Volume() volume.ID { return t.volume.ID }
 
-// Parts is the volume alone.
+// Parts is the volume alone. Where its journal had to be replayed, it is what would be
+// there after a power cut.
 func (t *target) Parts() []snapshot.Part {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return []snapshot.Part{{Path: ".", Volume: t.volume.ID, Taken: t.taken, Frozen: true, Held: t.held}}
+	t.show()
+	return []snapshot.Part{{Path: ".", Volume: t.volume.ID, Taken: t.taken, Frozen: t.spare == nil, Held: t.held}}
 }
 
 // Gaps are none: a device shows all or nothing.
@@ -143,22 +147,38 @@ func (t *target) Gaps() []snapshot.Gap { return nil }
 func (t *target) Root() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.released || t.lost.Load() != nil {
+	if !t.show() {
 		return nowhere
-	}
-	if t.shown == nil {
-		var err error
-		t.shown, err = device.Show(context.Background(), device.Source{
-			Device: device.Device{Node: t.snap.Node(), Number: t.snap.Number.String()}, FSType: t.volume.FSType, Frozen: true,
-		})
-		if err != nil {
-			t.lose(fmt.Errorf("show it: %w", err))
-			return nowhere
-		}
-		fault.Point("dm:shown")
 	}
 	return t.shown.Root()
 }
+
+// show shows the snapshot when it is first needed, and tells whether it is shown. It
+// is called with mu held.
+func (t *target) show() bool {
+	if t.released || t.lost.Load() != nil {
+		return false
+	}
+	if t.shown != nil {
+		return true
+	}
+	var err error
+	t.shown, err = device.Show(context.Background(), device.Source{
+		Device: device.Device{Node: t.snap.Node(), Number: t.snap.Number.String()}, FSType: t.volume.FSType,
+		Frozen: !slices.ContainsFunc(t.volume.Options, isUnreplayed), Layer: t.layer,
+	})
+	if err != nil {
+		t.lose(fmt.Errorf("show it: %w", err))
+		return false
+	}
+	fault.Point("dm:shown")
+	return true
+}
+
+// isUnreplayed tells whether an option says that a file system was mounted as it was
+// found, with what its journal holds not in its place: ext4 and XFS are then read-only,
+// and a freeze of them writes nothing.
+func isUnreplayed(option string) bool { return option == "norecovery" || option == "noload" }
 
 // nowhere is a path that does not exist.
 const nowhere = "/proc/self/fd/none"

@@ -115,8 +115,83 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
+// What an Abort cannot take away is taken away later, by us or by the guard: that
+// stays until then, and lets go of the volume.
+func TestAbortHindered(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	c := control(t)
+	number, err := nearest(r.vs[0].Volume)
+	r.must(err)
+	was := describe(t, nil)
+	pending, err := r.p.Prepare(t.Context(), "hindered", []snapshot.Target{{Volume: r.vs[0].Volume, Paths: []string{"."}}})
+	r.must(err)
+	r.must(c.Suspend(number))
+	err = pending.Abort(t.Context())
+	s := pending.(*set)
+	guarded := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.hold != nil
+	}
+	is := guarded()
+	r.must(c.Resume(number, 0))
+	if !problem.Is(err, problem.ReleaseFailed) || !problem.Is(err, problem.DeviceSuspended) {
+		t.Errorf("abort: %v", err)
+	}
+	if !is {
+		t.Error("its guard has ended")
+	}
+	r.await("the end of the guard", func() bool { return !guarded() })
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
+// While a snapshot is held its volume can be unmounted, and the snapshot stays good.
+func TestUnmounted(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	r.fill(1 << 20)
+	was := describe(t, nil)
+	s := r.take()
+	r.await("the end of the mount", func() bool {
+		_, err := runQuietly("umount", r.vs[0].Dir)
+		return err == nil
+	})
+	if b, err := os.ReadFile(filepath.Join(s.Root(), "small")); string(b) != "small" {
+		t.Errorf("it reads %q, %v; %v", b, err, s.Err())
+	}
+	r.must(s.Err())
+	run(t, "mount", r.vs[0].Volume.Source, r.vs[0].Dir)
+	r.must(os.WriteFile(r.path("small"), []byte("other"), 0o600))
+	run(t, "sync")
+	if b, err := os.ReadFile(filepath.Join(s.Root(), "small")); string(b) != "small" {
+		t.Errorf("afterwards it reads %q, %v; %v", b, err, s.Err())
+	}
+	r.must(s.Release(t.Context()))
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
+// What is swapped to must not wait for a cache file.
+func TestSwapFile(t *testing.T) {
+	r := newRig(t, plain, "ext4")
+	file := r.path("swap")
+	r.must(os.WriteFile(file, make([]byte, 8<<20), 0o600))
+	run(t, "mkswap", "-q", file)
+	run(t, "swapon", file)
+	undo(t, "swapoff", "--all")
+	for _, err := range []error{r.p.Check(t.Context(), r.vs[0].Volume), func() error { _, err := r.try(); return err }()} {
+		if problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), file) {
+			t.Errorf("swapped to: %v", err)
+		}
+	}
+	run(t, "swapoff", file)
+	r.must(r.p.Check(t.Context(), r.vs[0].Volume))
+}
+
 // Nobody takes the snapshot for the volume: no link leads to one of our devices,
-// whatever is triggered.
+// whatever is triggered, and no scan finds one with what is kept of the volume.
 func TestUdev(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		r := newRig(t, linear, fs)
@@ -134,6 +209,11 @@ func TestUdev(t *testing.T) {
 		run(t, "sync")
 		if is := links(); is != was {
 			t.Errorf("%s: links are\n%s\nand were\n%s", fs, is, was)
+		}
+		for name := range strings.Lines(run(t, "blkid", "-c", "/dev/null", "-o", "device", "-t", "UUID="+r.vs[0].Volume.UUID)) {
+			if strings.HasPrefix(filepath.Base(name), namePrefix) && !strings.Contains(name, kindReal) {
+				t.Errorf("%s: blkid finds %s", fs, name)
+			}
 		}
 		r.must(s.Release(t.Context()))
 		if is := links(); is != was {

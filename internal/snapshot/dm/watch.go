@@ -97,6 +97,14 @@ func (t *target) look() time.Duration {
 		t.lose(t.store.whyInvalid(t))
 		return seldom
 	}
+	if err := t.spareIsGood(); err != nil {
+		t.lose(err)
+		return seldom
+	}
+	if why := t.store.limits.Short(); why != "" {
+		t.lose(problem.Newf(problem.CacheFull, t.store.dir, "the cache file has ended itself: %s", why))
+		return seldom
+	}
 	free, err := t.store.free()
 	if err != nil {
 		t.lose(problem.New(problem.CacheLost, t.store.dir, err))

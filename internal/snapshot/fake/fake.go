@@ -64,6 +64,7 @@ type Provider struct {
 	mu   sync.Mutex
 	held map[string]bool
 	lost map[volume.ID]error
+	told map[volume.ID]chan struct{} // closed when it is lost
 }
 
 // New makes a Provider that keeps its copies in the directory store, which
@@ -73,7 +74,7 @@ func New(store string, o Options) *Provider {
 	if o.Gate == nil {
 		o.Gate = &Gate{}
 	}
-	return &Provider{store: store, o: o, held: map[string]bool{}, lost: map[volume.ID]error{}}
+	return &Provider{store: store, o: o, held: map[string]bool{}, lost: map[volume.ID]error{}, told: map[volume.ID]chan struct{}{}}
 }
 
 // Volume describes a directory as a volume of its own.
@@ -92,11 +93,27 @@ func (p *Provider) Held() []string {
 	return slices.Sorted(maps.Keys(p.held))
 }
 
-// Lose makes the snapshots of a volume go bad.
+// Lose makes the snapshots of a volume go bad, or no more of them where err is nil.
 func (p *Provider) Lose(id volume.ID, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lost[id] = err
+}
+
+// GiveUp does the same, and tells who reads them (snapshot.Yielder).
+func (p *Provider) GiveUp(id volume.ID, err error) {
+	p.Lose(id, err)
+	close(p.yielded(id))
+}
+
+// yielded is closed when the snapshots of a volume are given up.
+func (p *Provider) yielded(id volume.ID) chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told[id] == nil {
+		p.told[id] = make(chan struct{})
+	}
+	return p.told[id]
 }
 
 func (p *Provider) hold(what string) { p.mu.Lock(); p.held[what] = true; p.mu.Unlock() }

@@ -227,6 +227,9 @@ func (c *copied) Err() error {
 	return c.err
 }
 
+// Yielded is closed by GiveUp.
+func (c *copied) Yielded() <-chan struct{} { return c.set.p.yielded(c.target.Volume.ID) }
+
 // Release removes the copy, and the set with the last one.
 func (c *copied) Release(ctx context.Context) error {
 	if err := c.set.p.step(ctx, "release"); err != nil {

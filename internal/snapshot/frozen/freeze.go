@@ -21,44 +21,51 @@ const (
 	look     = 100 * time.Millisecond // for each
 )
 
-// freeze suspends writes to one file system. When another program has done that,
-// it gives up before the guard, which cannot know whose freeze it is, would end it.
-func (h *Hold) freeze(ctx context.Context, s *system) error {
+// A File is a file system that is frozen by itself.
+type File struct {
+	Root   *os.File // a directory of it
+	Name   string   // for people
+	Device uint64   // as stat says of its files
+
+	// Waiting are the threads that somebody else lets wait before they have begun to
+	// write. May be nil.
+	Waiting func() map[int]bool
+}
+
+// Freeze suspends writes to one file system, under a guard that was told. When
+// another program has done that, it gives up when ctx ends, which must be before
+// the guard, which cannot know whose freeze it is, would end it.
+func (f File) Freeze(ctx context.Context, given *Given) error {
 	for {
-		err := h.freezeOnce(s)
-		if err == nil {
-			s.frozen.Store(true)
-			return nil
-		}
+		err := f.once(given)
 		if !errors.Is(err, freeze.ErrFrozen) {
 			return err
 		}
 		select { // somebody else's, which ends
 		case <-ctx.Done():
-			return problem.New(problem.Busy, s.Name, fmt.Errorf("another program keeps the file system frozen: %w", ctx.Err()))
+			return problem.New(problem.Busy, f.Name, fmt.Errorf("another program keeps the file system frozen: %w", ctx.Err()))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// freezeOnce freezes, and does not wait for ever.
-func (h *Hold) freezeOnce(s *system) error {
-	root, err := dup(s.Root)
+// once freezes, and does not wait for ever.
+func (f File) once(given *Given) error {
+	root, err := dup(f.Root)
 	if err != nil {
 		return err
 	}
-	frozen, given := make(chan error), make(chan struct{})
+	frozen, over := make(chan error), make(chan struct{})
 	go func() {
 		defer root.Close()
 		err := freeze.Freeze(root)
 		select {
 		case frozen <- err:
-		case <-given: // nobody waits for it any more
+		case <-over: // nobody waits for it any more
 			if err == nil {
 				_ = freeze.Thaw(root)
 			}
-			h.given.Add(-1)
-			h.pending.Done()
+			given.over()
 		}
 	}()
 	wait, end := time.After(patience), time.After(Window)
@@ -67,13 +74,12 @@ func (h *Hold) freezeOnce(s *system) error {
 		case err := <-frozen:
 			return err
 		case <-wait:
-			s.interruptSplices()
+			f.interruptSplices()
 			wait = time.After(tries)
 		case <-end:
-			h.given.Add(1)
-			h.pending.Add(1)
-			close(given)
-			return problem.Newf(problem.FreezeBlocked, s.Name, "a write that was under way did not end, and kept the freeze waiting for %s", Window)
+			given.up()
+			close(over)
+			return problem.Newf(problem.FreezeBlocked, f.Name, "a write that was under way did not end, and kept the freeze waiting for %s", Window)
 		}
 	}
 }
@@ -82,28 +88,32 @@ func (h *Hold) freezeOnce(s *system) error {
 // file of the file system, whose pipe is empty (do_splice in fs/splice.c): the one
 // write that any user can make wait for ever. A freeze has begun, so the splice,
 // which begins anew, waits for the thaw.
-func (s *system) interruptSplices() {
+func (f File) interruptSplices() {
 	ctx, cancel := context.WithTimeout(context.Background(), look)
 	defer cancel()
 	all, err := process.CopyingTasks(ctx)
 	if err != nil {
 		return
 	}
+	var waiting map[int]bool
+	if f.Waiting != nil {
+		waiting = f.Waiting() // after the look: who was past them then is not among these
+	}
 	for _, c := range all {
-		if c.Unsure || c.Number != syscall.SYS_SPLICE {
+		if c.Unsure || waiting[c.TID] || c.Number != syscall.SYS_SPLICE {
 			continue
 		}
-		f, ok := process.InTime(c.TID, func() (f process.File) {
-			f, _ = process.FileOf(c.TID, c.To)
-			return f
+		to, ok := process.InTime(c.TID, func() (to process.File) {
+			to, _ = process.FileOf(c.TID, c.To)
+			return to
 		})
-		if ok && f.Dev == s.device {
+		if ok && to.Dev == f.Device {
 			_ = process.Interrupt(c.TID)
 		}
 	}
 }
 
-// dup duplicates a descriptor, so that it can outlive the Hold.
+// dup duplicates a descriptor, so that it can outlive its owner.
 func dup(f *os.File) (*os.File, error) {
 	fd, err := syscall.Dup(int(f.Fd()))
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package frozen suspends writes to a few file systems for a moment, together, by
 // freezing them under a guard: providers that take what lies below a file system
-// use it between Hold and Resume. It knows freezes, their dangers and their end,
-// and nothing of snapshots.
+// use it between Hold and Resume. Package cow, which has more to do at its instant,
+// takes from it the freeze of one file system. It knows freezes, their dangers and
+// their end, and nothing of snapshots.
 package frozen
 
 import (
@@ -24,10 +25,6 @@ import (
 // as a rule; when it is over, the guard thaws, whatever the set has come to.
 const Window = 2 * time.Second
 
-// heart is how often this process must show that it lives while a freeze that was
-// given up can still come about.
-const heart = time.Second
-
 // ErrLate says that a file system was thawed before it was to be.
 var ErrLate = errors.New("it was thawed by somebody else, or by the guard, before the instant was fixed")
 
@@ -41,10 +38,9 @@ type System struct {
 // A Hold is a few file systems. Its methods are called one after the other, but
 // for Resume, which may come from another goroutine.
 type Hold struct {
-	guard   *guard.Guard
-	layers  [][]*system
-	pending sync.WaitGroup // freezes that were given up, and may still come about
-	given   atomic.Int32
+	guard  *guard.Guard
+	layers [][]*system
+	given  Given
 
 	mu      sync.Mutex
 	since   time.Time // when it was suspended; zero where it is not
@@ -52,8 +48,7 @@ type Hold struct {
 }
 
 type system struct {
-	System
-	device uint64
+	File
 	frozen atomic.Bool
 }
 
@@ -84,7 +79,7 @@ func New(all []System) (_ *Hold, err error) {
 			h.layers, depth = append(h.layers, nil), s.Depth
 		}
 		last := len(h.layers) - 1
-		h.layers[last] = append(h.layers[last], &system{System: s, device: st.Dev})
+		h.layers[last] = append(h.layers[last], &system{File: File{Root: s.Root, Name: s.Name, Device: st.Dev}})
 	}
 	return h, nil
 }
@@ -109,7 +104,7 @@ func (h *Hold) Suspend(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, h.since.Add(Window*3/4))
 	defer cancel()
 	for _, layer := range h.layers { // a freeze writes what is dirty, and so waits for its disk
-		if err := inParallel(layer, func(s *system) error { return h.freeze(ctx, s) }); err != nil {
+		if err := inParallel(layer, func(s *system) error { return s.freeze(ctx, &h.given) }); err != nil {
 			return err
 		}
 	}
@@ -155,6 +150,14 @@ func (h *Hold) Resume() (held time.Duration, err error) {
 	return held, errors.Join(append(errs, err)...)
 }
 
+func (s *system) freeze(ctx context.Context, given *Given) error {
+	err := s.Freeze(ctx, given)
+	if err == nil {
+		s.frozen.Store(true)
+	}
+	return err
+}
+
 // thaw also says whether it was frozen until now.
 func (s *system) thaw() error {
 	if !s.frozen.CompareAndSwap(true, false) {
@@ -177,29 +180,7 @@ func (h *Hold) Close() error {
 	}
 	g := h.guard
 	h.guard = nil
-	if h.given.Load() == 0 {
-		return errors.Join(err, g.Close())
-	}
-	// A freeze that was given up has still to come about, which nothing can cut
-	// short, and must not stay when we have ended, or stopped, before.
-	go h.await(g)
-	return errors.Join(err, g.Heart(heart))
-}
-
-func (h *Hold) await(g *guard.Guard) {
-	gone := make(chan struct{})
-	go func() { h.pending.Wait(); close(gone) }()
-	tick := time.NewTicker(heart / 10)
-	defer tick.Stop()
-	for {
-		select {
-		case <-gone:
-			_ = g.Close()
-			return
-		case <-tick.C:
-			g.Beat()
-		}
-	}
+	return errors.Join(err, h.given.End(g, g.Close))
 }
 
 // inParallel does the same for several, none of which waits for another one.

@@ -174,3 +174,27 @@ func splice(name string) {
 	_, _ = syscall.Splice(0, nil, int(f.Fd()), nil, 4096, 0)
 	os.Exit(0)
 }
+
+// While a freeze may still come about that was given up, the guard does not let go of
+// the file system.
+func TestForgetNot(t *testing.T) {
+	h, dirs := newHold(t, 1)
+	root, err := os.Open(dirs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	h.given.up()
+	if err := errors.Join(h.Forget(), h.guard.Hold(100*time.Millisecond), freeze.Freeze(root)); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(20*time.Second, func() { _ = freeze.Thaw(root) })
+	err = os.WriteFile(filepath.Join(dirs[0], "file"), nil, 0o600) // waits for the guard
+	if !late.Stop() {
+		t.Error("the guard has forgotten the file system")
+	}
+	h.given.over()
+	if thawed, derr := h.guard.Done(); err != nil || derr != nil || !thawed {
+		t.Errorf("%v; thawed by the guard: %v, %v", err, thawed, derr)
+	}
+}

@@ -2,12 +2,10 @@ package lvm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -18,17 +16,17 @@ import (
 // that has the volume group.
 const patience = time.Minute
 
-// A console runs commands of LVM, one at a time. When one hangs, it runs no more:
+// A console runs commands of LVM, one at a time. While one hangs, it runs no more:
 // each would hang, too, and might be the one that has a lock or has suspended a
 // device.
 type console struct {
-	run   runner // a command that looks
-	alter runner // one that changes something, which is never killed
+	run      runner // a command that looks
+	alter    runner // one that changes something, which is never killed
+	patience time.Duration
+	again    time.Duration // until what could not be undone is tried again
 
-	turn chan struct{}
-
-	mu    sync.Mutex
-	stuck error
+	turn  chan struct{}
+	stuck breaker
 }
 
 type runner func(ctx context.Context, name string, args ...string) ([]byte, error)
@@ -37,7 +35,7 @@ type runner func(ctx context.Context, name string, args ...string) ([]byte, erro
 var host = newConsole()
 
 func newConsole() *console {
-	return &console{run: tool.Run, alter: whole, turn: make(chan struct{}, 1)}
+	return &console{run: tool.Run, alter: whole, patience: patience, again: again, turn: make(chan struct{}, 1)}
 }
 
 func whole(ctx context.Context, name string, args ...string) ([]byte, error) {
@@ -70,13 +68,10 @@ func (c *console) next(ctx, life context.Context, run runner, name string, args 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	c.mu.Lock()
-	stuck := c.stuck
-	c.mu.Unlock()
-	if stuck != nil {
-		return nil, stuck
+	if err := c.stuck.refuses(); err != nil {
+		return nil, err
 	}
-	limited, cancel := context.WithTimeout(life, patience)
+	limited, cancel := context.WithTimeout(life, c.patience)
 	defer cancel()
 	out, err := run(limited, name, args...)
 	switch {
@@ -85,11 +80,7 @@ func (c *console) next(ctx, life context.Context, run runner, name string, args 
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, problem.Newf(problem.NoProvider, name, "there is no such program, of the package lvm2")
 	case errors.Is(err, tool.ErrStuck):
-		err = problem.New(problem.LVMStuck, name, fmt.Errorf("a command does not end, so no other is run: %w", err))
-		c.mu.Lock()
-		c.stuck = err
-		c.mu.Unlock()
-		return nil, err
+		return nil, c.stuck.trip(name, err)
 	case life.Err() != nil:
 		return nil, life.Err()
 	case limited.Err() != nil:
@@ -101,51 +92,6 @@ func (c *console) next(ctx, life context.Context, run runner, name string, args 
 // quiet are arguments for all commands that change something: no dmeventd for
 // what is there for minutes, and no question.
 var quiet = []string{"--yes", "--quiet", "--quiet", "--config", "activation/monitoring=0"}
-
-// A logical volume as lvs reports it.
-type logical struct {
-	Group     string `json:"vg_name"`
-	GroupUUID string `json:"vg_uuid"`
-	Name      string `json:"lv_name"`
-	UUID      string `json:"lv_uuid"`
-	Path      string `json:"lv_dm_path"` // "/dev/mapper/GROUP-NAME"
-	Type      string `json:"segtype"`
-	Pool      string `json:"pool_lv"`
-	Thin      string `json:"thin_id"`
-	Tags      string `json:"lv_tags"`
-	Size      string `json:"lv_size"`
-}
-
-const columns = "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,segtype,pool_lv,thin_id,lv_tags,lv_size"
-
-// list asks for logical volumes, of all volume groups or of those named.
-func (c *console) list(ctx context.Context, args ...string) ([]logical, error) {
-	out, err := c.command(ctx, "lvs", append([]string{"--reportformat", "json", "--units", "b", "--nosuffix", "-a", "-o", columns}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	var r struct {
-		Report []struct {
-			LV []logical `json:"lv"`
-		} `json:"report"`
-	}
-	if err := json.Unmarshal(out, &r); err != nil {
-		return nil, problem.New(problem.SnapshotFailed, "lvs", fmt.Errorf("its report: %w", err))
-	}
-	var all []logical
-	seen := map[string]bool{}
-	for _, part := range r.Report {
-		for _, lv := range part.LV {
-			if !seen[lv.UUID] { // one line for each of its segments
-				all, seen[lv.UUID] = append(all, lv), true
-			}
-		}
-	}
-	return all, nil
-}
-
-// full is the name that commands take.
-func (lv logical) full() string { return lv.Group + "/" + lv.Name }
 
 // boot is the kernel's word for this boot.
 func boot() (string, error) {

@@ -69,6 +69,7 @@ func (s *set) Hold(ctx context.Context) error {
 	if err := s.hold.Suspend(ctx); err != nil {
 		return coded(s.id, fmt.Errorf("hold: %w", err))
 	}
+	s.suspended = true
 	return nil
 }
 
@@ -141,8 +142,12 @@ func (s *set) release() (time.Duration, error) {
 	}
 	held, err := s.hold.Resume()
 	s.resumed = true
+	suspended := s.suspended
 	s.mu.Unlock()
-	return held, errors.Join(err, s.thaw())
+	if suspended { // or a freeze may still come about, under the guard
+		err = errors.Join(err, s.letGo())
+	}
+	return held, err
 }
 
 // lock waits for the calls that change the set.
@@ -173,7 +178,8 @@ func (s *set) Abort(ctx context.Context) error {
 		return nil
 	}
 	if err := s.undo(ctx); err != nil {
-		return err
+		s.later(&s.trying, err, s.Abort)
+		return errors.Join(err, s.letGo()) // the guard stays, for when this process dies first
 	}
 	s.close()
 	return nil

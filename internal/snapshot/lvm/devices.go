@@ -15,6 +15,7 @@ import (
 // and the one that is mounted, which has the snapshot and has the other in use.
 type devices struct {
 	lower, upper dm.Device
+	blank        []dm.Target // the table of the lower
 	table        []dm.Target // of the upper
 }
 
@@ -30,7 +31,7 @@ const tail = 8
 func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, error) {
 	d, name := &devices{}, filepath.Base(lv.Path)
 	var err error
-	if d.lower, err = makeLower(c, name, dmUUID(lv)); err != nil {
+	if d.lower, d.blank, err = makeLower(c, name, dmUUID(lv)); err != nil {
 		return nil, err
 	}
 	d.table = []dm.Target{
@@ -45,12 +46,14 @@ func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, er
 
 // makeLower makes one of zeros. Who scans all devices finds nothing in it. Of one of
 // errors, which is for kernels without dm-zero, the kernel's log tells each time.
-func makeLower(c *dm.Control, name, uuid string) (dm.Device, error) {
-	d, err := makeDevice(c, name, uuid, dm.Target{Length: tail, Type: "zero"})
+func makeLower(c *dm.Control, name, uuid string) (d dm.Device, blank []dm.Target, err error) {
+	blank = []dm.Target{{Length: tail, Type: "zero"}}
+	d, err = makeDevice(c, name, uuid, blank...)
 	if errors.Is(err, syscall.EINVAL) { // there is no such target
-		return makeDevice(c, name, uuid, dm.Target{Length: tail, Type: "error"})
+		blank[0].Type = "error"
+		d, err = makeDevice(c, name, uuid, blank...)
 	}
-	return d, err
+	return d, blank, err
 }
 
 // makeDevice makes a device, read-only, that udev leaves alone.
@@ -77,14 +80,38 @@ func (d *devices) unchanged(c *dm.Control) error {
 	return nil
 }
 
+// cover makes the lower one again what it was made, where LVM has given it the volume
+// that it stands for, as vgrename does: udev then finds in it the file system of the
+// origin, and may let its links lead there.
+func (d *devices) cover(c *dm.Control) error {
+	lower, err := is(c, d.lower)
+	if err != nil {
+		return err
+	}
+	table, err := c.Table(lower.Number)
+	if err != nil || slices.Equal(table, d.blank) {
+		return err
+	}
+	return exchange(c, lower, d.blank)
+}
+
 // blind lets go of the snapshot. LVM's volume stays in use.
 func (d *devices) blind(c *dm.Control) error {
 	table := slices.Clone(d.table)
 	table[0] = dm.Target{Length: table[0].Length, Type: "error"}
-	if err := c.Load(d.upper.Number, table, true); err != nil {
+	return exchange(c, d.upper, table)
+}
+
+// exchangePatience is how long is waited for what is under way on a device of ours. On
+// disks that do not answer it does not end.
+const exchangePatience = 10 * time.Second
+
+// exchange gives a device of ours another table.
+func exchange(c *dm.Control, d dm.Device, table []dm.Target) error {
+	if err := c.Load(d.Number, table, true); err != nil {
 		return err
 	}
-	return c.Resume(d.upper.Number, dm.Alone)
+	return dm.Within(exchangePatience, func() error { return c.Resume(d.Number, dm.Alone) })
 }
 
 // cut cuts those off who still read, by an error.
@@ -96,18 +123,29 @@ func cut(c *dm.Control, upper dm.Device) error {
 	if len(table) == 1 && table[0].Type == "error" {
 		return nil
 	}
-	if err := c.Load(upper.Number, []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true); err != nil {
-		return err
-	}
-	return c.Resume(upper.Number, dm.Alone)
+	return exchange(c, upper, []dm.Target{{Length: dm.Sectors(table), Type: "error"}})
 }
+
+// is asks for a device of ours by its UUID. Its number may be another device's when it
+// was removed, by us in an earlier try or by somebody else: the kernel gives the least
+// that is free.
+func is(c *dm.Control, d dm.Device) (dm.Device, error) { return c.StatusOf(d.UUID) }
 
 // remove removes both. The upper one stays until nobody has it open any more.
 func (d *devices) remove(c *dm.Control) error {
-	if err := removeUpper(c, d.upper); err != nil {
-		return err
+	for _, one := range []struct {
+		device dm.Device
+		remove func(*dm.Control, dm.Device) error
+	}{{d.upper, removeUpper}, {d.lower, removeLower}} {
+		there, err := is(c, one.device)
+		if err == nil {
+			err = one.remove(c, there)
+		}
+		if err != nil && !errors.Is(err, dm.ErrNone) {
+			return err
+		}
 	}
-	return removeLower(c, d.lower)
+	return nil
 }
 
 // removeUpper does so, and lets go of what is below.

@@ -37,7 +37,8 @@
 //
 // # What stays after a kill
 //
-// The logical volume, and perhaps those devices. The tags say which set it is of,
+// The logical volume, and perhaps those devices, until the guard of the set removes
+// them, which is at once; or, where that was killed, too, the next start. The tags say which set it is of,
 // which volume, by which process of which boot of which machine; and a digest of
 // that with the volume group's UUID, the origin's and the name shows that the tags
 // belong to it. After a power cut it is an inactive volume, which LVM does not
@@ -47,7 +48,7 @@
 //
 // Fill the pool, and so stop every volume in it: with too little room, in data or
 // metadata, no snapshot is taken, and one that is there is given up when room gets
-// short, whoever fills the pool. Run a command while another one hangs: then LVM is
-// not asked any more in this process. Take volumes that are not thin: they are for
+// short, whoever fills the pool. Run a command while another one hangs: until that has
+// ended, LVM is not asked any more in this process. Take volumes that are not thin: they are for
 // device-mapper.
 package lvm

@@ -14,7 +14,9 @@ import (
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/snapshottest"
+	"stillpoint/internal/thinpool"
 	"stillpoint/internal/tool"
+	"stillpoint/internal/volume"
 )
 
 // take takes a set of everything in the volumes.
@@ -130,6 +132,10 @@ func TestPoolFills(t *testing.T) {
 		}
 		return longest
 	}
+	// Its file system has more free than its pool.
+	if of, why := bounded(t, v); why != "" || of.Free == 0 || of.Free > 300<<20 || of.Free >= v.Volume.Free {
+		t.Errorf("%d MiB free of %d, %s", of.Free>>20, v.Volume.Free>>20, why)
+	}
 	fill(1, 40)
 	s := take(t, p, "fills", v)[0]
 	if err := s.Err(); err != nil {
@@ -170,6 +176,18 @@ func TestPoolFills(t *testing.T) {
 	if _, err := p.Prepare(t.Context(), "full", []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}}); problem.CodeOf(err) != problem.PoolFull {
 		t.Errorf("got %v, want pool-full", err)
 	}
+	// Nor for another provider's cache file.
+	if of, why := bounded(t, v); of.Free != 0 || !strings.Contains(why, "MiB left") {
+		t.Errorf("%d MiB free, %s", of.Free>>20, why)
+	}
+}
+
+// bounded is a volume as its pool bounds it.
+func bounded(t *testing.T, v snapshottest.Volume) (volume.Volume, string) {
+	t.Helper()
+	now, _ := scratch.Find(t, v.Dir)
+	all, short := thinpool.Bounded([]volume.Volume{now})
+	return all[0], short[now.ID]
 }
 
 // Nobody sees the snapshot: not udev and its links, not when all devices are

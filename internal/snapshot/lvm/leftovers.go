@@ -15,7 +15,9 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// Leftovers asks LVM for what has our tags.
+// Leftovers asks LVM for what has our tags, where a thin pool is active. In one that
+// is not, a leftover takes room from nobody; it is found when the pool is active, as a
+// volume in it must be to be backed up.
 func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -31,6 +33,9 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, coded("leftovers", err)
 	}
 	defer c.Close()
+	if some, err := anyPool(c); err != nil || !some {
+		return nil, coded("leftovers", err)
+	}
 	lvs, err := p.console.list(ctx)
 	if problem.Is(err, problem.NoProvider) {
 		return nil, nil // nor without LVM
@@ -58,6 +63,25 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	}
 	slices.SortFunc(found, func(a, b snapshot.Snapshot) int { return strings.Compare(a.ID(), b.ID()) })
 	return found, errors.Join(errs...)
+}
+
+// anyPool tells whether there is a thin pool of LVM that has a volume. It is some
+// calls to the kernel that wait for nothing, and no command of LVM, which reads all
+// disks.
+func anyPool(c *dm.Control) (bool, error) {
+	all, err := c.List()
+	if err != nil {
+		return false, err
+	}
+	for _, d := range all {
+		if d, err = c.Status(d.Number); err != nil && !errors.Is(err, dm.ErrNone) { // or it has gone
+			return false, err
+		}
+		if isPool(d) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // A leftover is what a process that died left of one snapshot.
@@ -100,6 +124,11 @@ func (l *leftover) Release(ctx context.Context) error {
 }
 
 func (l *leftover) release(ctx context.Context) error {
+	unlock, err := lockLeftovers(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	c, err := dm.Open()
 	if err != nil {
 		return err

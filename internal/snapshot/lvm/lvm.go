@@ -1,6 +1,7 @@
 package lvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,10 +34,6 @@ func (p *Provider) Name() string { return Name }
 
 // About says what these snapshots are.
 func (p *Provider) About() string { return "snapshots of thin logical volumes, in their pool" }
-
-// OnDemand says that it is new: not every check of the conformance suite has been
-// seen to pass on every kind of volume.
-func (p *Provider) OnDemand() string { return "is new, and takes what it is named for: --provider lvm" }
 
 // Check is nil when a snapshot of v can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
@@ -76,8 +73,10 @@ func candidate(v volume.Volume) error {
 		return problem.Newf(problem.NoProvider, id, "is on %s, and not directly on a logical volume of LVM", v.Stack[0].DMName)
 	case v.Stack[0].Number != v.Device:
 		return problem.Newf(problem.NoProvider, id, "is not on %s alone", v.Stack[0].DMName)
+	case slices.Contains(v.Options, "norecovery"), slices.Contains(v.Options, "noload"):
+		return problem.Newf(problem.NoProvider, id, "is mounted without having its journal replayed, which takes a layer that can be written; the provider dm has one")
 	}
-	if err := device.Check(v.FSType); err != nil {
+	if err := cmp.Or(device.Check(v.FSType), device.Apart(v.Options)); err != nil {
 		return problem.New(problem.NoProvider, id, err)
 	}
 	return nil
@@ -113,7 +112,7 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	if err != nil {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
-	d, err := c.Status(n)
+	d, err := settled(c, n)
 	switch {
 	case errors.Is(err, dm.ErrNone):
 		return o, problem.New(problem.VolumeLost, id, err)
@@ -137,6 +136,11 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.New(problem.NoProvider, id, err)
 	}
 	o.lv.UUID, o.number = uuid, n
+	for _, d := range v.Stack[1:] {
+		if err := o.bears(c, v, d); err != nil {
+			return o, err
+		}
+	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	}
@@ -157,6 +161,9 @@ func (o *origin) known(v volume.Volume, lvs []logical) error {
 	o.lv = lvs[i]
 	if _, ours := o.lv.read(); ours {
 		return problem.Newf(problem.NoProvider, string(v.ID), "is itself a snapshot of ours")
+	}
+	if err := o.lv.groupTakes(); err != nil {
+		return problem.New(problem.NoProvider, string(v.ID), err)
 	}
 	return nil
 }

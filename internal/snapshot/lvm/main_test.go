@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	guard.Main()
+	guard.Main(Duty())
 	os.Exit(m.Run())
 }

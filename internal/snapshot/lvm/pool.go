@@ -7,6 +7,7 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/dm"
+	"stillpoint/internal/thinpool"
 )
 
 // A pool is a thin pool as device-mapper sees it, whatever LVM has made it of.
@@ -75,38 +76,23 @@ func (p pool) gone() error {
 	return fmt.Errorf("the device %s is not the thin pool any more", p.number)
 }
 
-// read takes the state: TRANSACTION USED/ALL USED/ALL ROOT MODE …, of metadata and
-// data (thin-provisioning.rst), or the one word Fail.
+// read takes the state.
 func (p *pool) read(state string) error {
-	f := strings.Fields(state)
-	if len(f) == 1 {
-		p.trouble = "it says " + f[0]
-		return nil
+	s, err := thinpool.Parse(state)
+	if err != nil {
+		return fmt.Errorf("the thin pool %s: %w", p.number, err)
 	}
-	if len(f) < 5 {
-		return fmt.Errorf("the thin pool %s says %q", p.number, state)
-	}
-	if _, err := fmt.Sscanf(f[1]+" "+f[2], "%d/%d %d/%d", &p.metaUsed, &p.meta, &p.used, &p.all); err != nil {
-		return fmt.Errorf("the thin pool %s says %q: %w", p.number, state, err)
-	}
-	switch {
-	case f[4] == "ro":
-		p.trouble = "it is read-only"
-	case f[4] == "out_of_data_space":
-		p.trouble = "it is full"
-	case strings.Contains(state, "needs_check"):
-		p.trouble = "its metadata need a check"
-	}
+	p.used, p.all, p.metaUsed, p.meta, p.trouble = s.Used, s.All, s.MetaUsed, s.Meta, s.Trouble
 	return nil
 }
 
 // How much of a pool a snapshot must leave free, for the volumes that live in it.
 const (
-	dataReserve     = 3    // percent
-	dataReserveMost = 8e9  // bytes, of a large pool
-	metaReserve     = 6    // percent
-	metaReserveMost = 64e6 // bytes
-	metaBlock       = 4096
+	dataReserve     = thinpool.DataReserve
+	dataReserveMost = thinpool.DataReserveMost
+	metaReserve     = thinpool.MetaReserve
+	metaReserveMost = thinpool.MetaReserveMost
+	metaBlock       = thinpool.MetaBlock
 )
 
 // roomy is nil while there is so many times the reserve in a pool.

@@ -23,6 +23,7 @@ func (t *target) Release(ctx context.Context) error {
 		return nil
 	}
 	if err := t.remove(ctx); err != nil {
+		t.set.later(&t.trying, err, t.Release)
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
 	t.released = true
@@ -87,16 +88,25 @@ func mine(lv logical, proof string) string {
 }
 
 // removeVolume removes a logical volume of ours, if it is there, by what no other
-// one has.
+// one has. Its group may have another name by now.
 func removeVolume(ctx context.Context, c *console, lv logical, proof string) error {
 	which := mine(lv, proof)
-	_, err := c.change(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.Group})...)
-	if err == nil {
-		return nil
+	err := removeOnly(ctx, c, which, lv)
+	if err == nil || problem.Is(err, problem.LVMStuck) {
+		return err
 	}
 	left, lerr := c.list(ctx, "-S", which)
-	if lerr == nil && len(left) == 0 {
-		return nil // the volume group, too, is gone, or has another name
+	if lerr != nil || len(left) > 0 && left[0].Group == lv.Group {
+		return coded(lv.full(), errors.Join(err, lerr))
 	}
-	return coded(lv.full(), errors.Join(err, lerr))
+	if len(left) == 0 {
+		return nil // somebody has removed it, or its group
+	}
+	return coded(left[0].full(), removeOnly(ctx, c, which, left[0]))
+}
+
+// removeOnly removes a logical volume if it is one of those selected.
+func removeOnly(ctx context.Context, c *console, which string, lv logical) error {
+	_, err := c.change(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.full()})...)
+	return err
 }

@@ -28,12 +28,14 @@ type set struct {
 	busy    chan struct{} // held by the call that changes the set
 	state   state
 	aborted atomic.Bool // Abort was called
+	trying  atomic.Bool // to undo it, after that has failed
 
 	activation sync.Once
 
-	mu      sync.Mutex
-	held    bool // Hold has begun to freeze
-	resumed bool // and Resume has ended it
+	mu        sync.Mutex
+	held      bool // Hold has begun to freeze
+	suspended bool // and has come to its end
+	resumed   bool // and Resume has ended it
 }
 
 // state is how far a set has come.
@@ -52,9 +54,10 @@ type target struct {
 	index  int
 	volume volume.Volume
 	origin origin
-	root   *os.File // of the file system, until it was resumed
-	place  *place   // nil until it is made
-	told   bool     // the pool, to take the snapshot
+	root   *os.File    // of the file system, until it was resumed
+	place  *place      // nil until it is made
+	told   bool        // the pool, to take the snapshot
+	trying atomic.Bool // to release it, after that has failed
 
 	mu sync.Mutex
 	snap
@@ -84,9 +87,7 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	}
 	s := &set{id: id, console: p.console, control: c, busy: make(chan struct{}, 1)}
 	if err := s.prepare(ctx, ts); err != nil {
-		err = errors.Join(err, s.undo(context.WithoutCancel(ctx)))
-		s.close()
-		return nil, err
+		return nil, errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
@@ -118,25 +119,29 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 			return err
 		}
 	}
+	if err := s.makeHold(); err != nil {
+		return problem.New(problem.SnapshotFailed, s.id, err)
+	}
 	if err := s.makePlaces(ctx); err != nil {
 		return err
-	}
-	return s.makeHold(ctx)
-}
-
-// makeHold starts what is to freeze the file systems, and writes what is dirty.
-func (s *set) makeHold(ctx context.Context) (err error) {
-	var all []frozen.System
-	for _, t := range s.targets {
-		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID)})
-	}
-	if s.hold, err = frozen.New(all); err != nil {
-		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
 	if err := s.write(ctx); err != nil {
 		return coded(s.id, err)
 	}
 	return ctx.Err()
+}
+
+// makeHold starts what is to freeze the file systems, and removes what is left of the
+// set when this process dies. There is nothing yet.
+func (s *set) makeHold() (err error) {
+	var all []frozen.System
+	for _, t := range s.targets {
+		all = append(all, frozen.System{Root: t.root, Name: string(t.volume.ID)})
+	}
+	if s.hold, err = frozen.New(all); err != nil {
+		return err
+	}
+	return s.hold.Bequeath(Name, s.id)
 }
 
 // unused makes sure that there is no set of this id.
@@ -204,7 +209,8 @@ func carries(v volume.Volume, path string) bool {
 
 // undo removes everything of the set, however far it came.
 func (s *set) undo(ctx context.Context) error {
-	errs := []error{s.thaw()}
+	_, err := s.release() // if it was held
+	errs := []error{err}
 	for _, t := range s.targets {
 		t.mu.Lock()
 		errs = append(errs, t.remove(ctx))
@@ -213,27 +219,44 @@ func (s *set) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// thaw lets writers go on, and gives back what was needed to hold them.
-func (s *set) thaw() error {
+// letGo gives back what was needed to hold writers, and keeps the guard.
+func (s *set) letGo() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.hold != nil {
+		err = s.hold.Forget()
+	}
+	s.closeRoots()
+	return err
+}
+
+// end also ends the guard, if it is not ended.
+func (s *set) end() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
 	if s.hold != nil {
 		err = s.hold.Close()
 	}
+	s.closeRoots()
+	return err
+}
+
+// closeRoots lets others unmount the file systems. It is called with mu held.
+func (s *set) closeRoots() {
 	for _, t := range s.targets {
 		if t.root != nil {
 			t.root.Close()
 			t.root = nil
 		}
 	}
-	return err
 }
 
 // close gives back what ends with the process anyway.
 func (s *set) close() {
 	s.state = over
-	_ = s.thaw()
+	_ = s.end()
 	s.watch.stop()
 	_ = s.control.Close()
 }

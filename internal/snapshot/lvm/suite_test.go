@@ -88,6 +88,7 @@ func suiteHost(fs string) snapshottest.Host {
 		State:     func(tb testing.TB, vs []snapshottest.Volume) string { return describe(tb, groupOf(vs[0])) },
 		LookAlike: lookAlike,
 		Captures:  3,
+		Guarded:   true,
 		Limit:     20 * time.Minute,
 		Points: []string{
 			"lvm:place-made", "lvm:place-emptied", "lvm:snapshot-taken", "lvm:activated", "lvm:mounted", "lvm:releasing", "lvm:removed",

@@ -40,8 +40,8 @@ func (w *watcher) stop() {
 	}
 }
 
-// spare gives the snapshot up when its pool has too little room, and gives the
-// pool what it keeps. The logical volume goes with Release.
+// spare keeps the snapshot unseen, gives it up when its pool has too little room, and
+// gives the pool what it keeps. The logical volume goes with Release.
 func (t *target) spare() {
 	t.set.mu.Lock()
 	resumed := t.set.resumed
@@ -50,6 +50,9 @@ func (t *target) spare() {
 	defer t.mu.Unlock()
 	if t.err != nil || t.released || t.place == nil || !resumed {
 		return
+	}
+	if t.devices != nil {
+		_ = t.devices.cover(t.set.control) // where it is gone, so is what hides it
 	}
 	p, err := t.origin.pool.now(t.set.control)
 	if err != nil {

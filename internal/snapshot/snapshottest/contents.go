@@ -272,15 +272,21 @@ func ringChanges(c *C, dir string) func() func() {
 				_ = syscall.Close(fd)
 			}
 		})
+		truncates, err := ring.Truncates()
+		c.must(err)
 		return func() {
 			b := c.aligned(8192, 76)
+			if truncates {
+				c.must(ring.Truncate(fds["truncate"], 5000, 0))
+			} else {
+				c.Logf("ftruncate is left out: this kernel's io_uring does not list it (Linux 6.9 does)")
+			}
 			c.must(errors.Join(
 				ring.Write(fds["buffered"], b[:5000], 50_000, 0),
 				ring.Write(fds["async"], b[:5000], 50_000, writing.Async),
 				polled.Write(fds["polled"], b[:5000], 50_000, 0),
 				ring.Write(fds["direct"], b, 64<<10, 0),
 				ring.Fallocate(fds["allocate"], punchHole|keepSize, 64<<10, 64<<10, 0),
-				ring.Truncate(fds["truncate"], 5000, 0),
 				ring.Write(0, b[:5000], 50_000, writing.Registered),
 				ring.Write(1, b, 64<<10, writing.Registered),
 				throughPipe(func(pipe int) error { return ring.Splice(fds["splice"], 50_000, pipe, pipeSize, 0) }),

@@ -13,6 +13,8 @@ func deathChecks() []check {
 		{"killed", checkKilled},
 		{"killed-at-points", checkKilledAtPoints},
 		{"exited", checkExited},
+		{"guard", checkGuard},
+		{"stopped", checkStopped},
 		{"living", checkLiving},
 		{"look-alike", checkLookAlike},
 	}
@@ -25,13 +27,14 @@ func checkKilled(c *C) {
 	for _, s := range stages {
 		p := c.startProcess(vs, "")
 		p.runTo(c, s)
-		p.kill(c)
+		p.killAll(c, vs)
 		c.cleanUp(vs, before, content, s >= committed && s < released)
 		if c.Failed() {
 			c.Fatalf("killed when it was %s", s)
 		}
 	}
-	// Between the stages, at moments that are not chosen.
+	// Between the stages, at moments that are not chosen. A guard and this process
+	// then clean up side by side.
 	for _, s := range []stage{started, held, shown} {
 		for _, after := range []time.Duration{0, 200, 500, 1000, 2000, 3000, 5000, 10_000} {
 			after *= time.Microsecond
@@ -68,7 +71,7 @@ func (c *C) cleanUp(vs []Volume, before string, content []manifest, expect bool)
 	if err != nil {
 		c.Errorf("look for leftovers: %v", err)
 	}
-	if again, err := p.Leftovers(c.ctx); err != nil || len(again) != len(left) {
+	if again, err := p.Leftovers(c.ctx); err != nil || len(again) != len(left) && (expect || !c.host.Guarded) {
 		c.Errorf("leftovers: %v, then %v, %v", ids(left), ids(again), err)
 	}
 	if expect && !c.host.Ephemeral && len(left) == 0 {
@@ -86,6 +89,10 @@ func (c *C) cleanUp(vs []Volume, before string, content []manifest, expect bool)
 				c.Errorf("release leftover %s: %v", l.ID(), err)
 			}
 		}
+	}
+	if c.host.Guarded && !expect { // a guard may be at work, too
+		c.cleanedUp(vs, before, content)
+		return
 	}
 	c.noLeftovers(p)
 	c.unchanged(vs, before)
@@ -108,7 +115,11 @@ func checkKilledAtPoints(c *C) {
 		if err := p.runToEnd(); err == nil {
 			c.Errorf("%s was not reached", point)
 		}
-		c.cleanUp(vs, before, content, false)
+		if c.host.Guarded {
+			c.cleanedUp(vs, before, content)
+		} else {
+			c.cleanUp(vs, before, content, false)
+		}
 		if c.Failed() {
 			c.Fatalf("killed at %s", point)
 		}
@@ -120,8 +131,15 @@ func checkExited(c *C) {
 	vs, before, content := c.scene()
 	p := c.startProcess(vs, "")
 	p.runTo(c, shown)
+	p.killGuards(c)
 	p.exit(c)
 	c.cleanUp(vs, before, content, true)
+	if c.host.Guarded {
+		p := c.startProcess(vs, "")
+		p.runTo(c, shown)
+		p.exit(c)
+		c.cleanedUp(vs, before, content)
+	}
 }
 
 // What a living process holds is no leftover, of this process or another.
@@ -176,7 +194,7 @@ func checkLookAlike(c *C) {
 
 	other := c.startProcess(vs, "")
 	other.runTo(c, shown)
-	other.kill(c)
+	other.killAll(c, vs)
 	left := reported("beside a leftover")
 	if len(left) == 0 {
 		c.Error("beside it no leftover is found")
@@ -193,7 +211,7 @@ func checkLookAlike(c *C) {
 	// Within what a dead process left.
 	other = c.startProcess(vs, "")
 	other.runTo(c, shown)
-	other.kill(c)
+	other.killAll(c, vs)
 	changed = c.host.LookAlike(c, vs[0], other.id)
 	left, _ = p.Leftovers(c.ctx)
 	for _, l := range left {

@@ -52,6 +52,10 @@ type Host struct {
 	// that there never are leftovers.
 	Ephemeral bool
 
+	// Guarded is for a provider whose guard takes away what a killed process has
+	// left, at once and by itself.
+	Guarded bool
+
 	// Write makes a change that writers of the checks make, in a way that
 	// the provider can hold up. Nil simply makes it.
 	Write func(change func())

@@ -22,11 +22,20 @@ func (s *set) Suspends() bool { return false }
 // Instants is the number of pools.
 func (s *set) Instants() int { return len(s.pools) }
 
-// Hold does nothing.
-func (s *set) Hold(ctx context.Context) error { return ctx.Err() }
+// Hold suspends nothing.
+func (s *set) Hold(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.window.Store(true)
+	return nil
+}
 
-// Resume does nothing.
-func (s *set) Resume(ctx context.Context) error { return ctx.Err() }
+// Resume ends the window, in which nothing is given up.
+func (s *set) Resume(ctx context.Context) error {
+	s.window.Store(false)
+	return ctx.Err()
+}
 
 // Commit makes all snapshots.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
@@ -54,6 +63,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, problem.Newf(problem.SnapshotFailed, s.id, "the set was aborted while its snapshots were made")
 	}
 	s.state = taken
+	go s.watch()
 	var snaps []snapshot.Snapshot
 	for _, t := range s.targets {
 		snaps = append(snaps, t)

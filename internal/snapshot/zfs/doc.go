@@ -48,7 +48,8 @@
 // # What it costs
 //
 // A snapshot keeps what is overwritten and deleted while it is read: none is taken in a
-// pool that has too little left for its programs. While it is there, its dataset cannot
+// pool that has too little left for its programs, and one that makes its pool or a
+// quota short is given up (snapshot.Yielder). While it is there, its dataset cannot
 // be rolled back or received into beyond it, nor can the pool be exported.
 //
 // # What it cannot do

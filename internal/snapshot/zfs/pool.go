@@ -37,12 +37,15 @@ func (p *Provider) pool(ctx context.Context, name string) (pool, error) {
 	return pool{name: name, guid: guid}, nil
 }
 
-// How much of a pool is to be free when a snapshot is taken, for the programs that write
-// to it: a snapshot keeps what they overwrite and delete.
+// How much of a pool, or of a quota, is to stay free for the programs that write there: a
+// snapshot keeps what they overwrite and delete.
 const (
 	reserve     = 3             // percent
-	reserveMost = 8_000_000_000 // bytes, of a large pool
+	reserveMost = 8_000_000_000 // bytes, of a large one
 )
+
+// reserved is that of something of this size.
+func reserved(all uint64) uint64 { return min(all/100*reserve, reserveMost) }
 
 // roomy is nil while there is the reserve in a pool.
 func (p *Provider) roomy(ctx context.Context, d *zfs.Device, pool string) error {
@@ -56,7 +59,7 @@ func (p *Provider) roomy(ctx context.Context, d *zfs.Device, pool string) error 
 // enough is nil where a pool's own dataset says that there is the reserve.
 func enough(pool string, st zfs.Stats) error {
 	all := st.Used + st.Available
-	if need := min(all/100*reserve, reserveMost); st.Available < need {
+	if need := reserved(all); st.Available < need {
 		return problem.Newf(problem.SnapshotFull, pool, "the pool has %d MiB left of %d, and %d are to be free for the programs that write to it", st.Available>>20, all>>20, need>>20)
 	}
 	return nil

@@ -32,8 +32,10 @@ type set struct {
 
 	busy    chan struct{} // held by the call that changes the set
 	state   state
-	aborted atomic.Bool // Abort was called
-	asked   bool        // the kernel was, for the snapshots
+	aborted atomic.Bool   // Abort was called
+	window  atomic.Bool   // between Hold and Resume
+	asked   bool          // the kernel was, for the snapshots
+	quit    chan struct{} // closed when there is nothing more to watch
 
 	settled sync.Mutex // what follows, and when members were taken, belongs to settle
 	held    bool
@@ -76,10 +78,13 @@ type target struct {
 	paths  []string
 	places []place
 
+	yielded chan struct{} // closed when it is given up
+
 	mu       sync.Mutex
 	shown    bool
 	view     view  // once shown
 	err      error // once not nil, for ever
+	unneeded bool  // its datasets were told that it needs them no more
 	released bool
 }
 
@@ -93,7 +98,7 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 	}
 	s := &set{
 		id: id, p: p, pools: map[string]pool{}, members: map[string]*member{}, missing: map[*target][]missing{},
-		busy: make(chan struct{}, 1),
+		busy: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 	if err := s.prepare(ctx, ts); err != nil {
 		err = errors.Join(err, s.undo(context.WithoutCancel(ctx)))
@@ -141,7 +146,7 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 
 // add plans a target.
 func (s *set) add(ctx context.Context, table *volume.Table, ts snapshot.Target) error {
-	t := &target{set: s, index: len(s.targets), target: ts}
+	t := &target{set: s, index: len(s.targets), target: ts, yielded: make(chan struct{})}
 	var err error
 	if t.paths, err = clean(ts); err != nil {
 		return err

@@ -20,6 +20,8 @@ func (t *target) Release(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.set.state == over {
+		t.hide() // it may have been given up
+		t.released = true
 		return nil
 	}
 	// What has not come back may be the mount of this one, which would be waited for.
@@ -28,12 +30,23 @@ func (t *target) Release(ctx context.Context) error {
 	}
 	if !t.released {
 		t.released = true
-		for _, name := range t.datasets() {
-			t.set.members[name].users--
-		}
+		t.unneed()
 		t.hide()
 	}
 	return t.set.release(ctx)
+}
+
+// unneed tells the datasets that t needs their snapshots no more.
+func (t *target) unneed() {
+	if t.unneeded {
+		return
+	}
+	t.unneeded = true
+	t.set.settled.Lock()
+	defer t.set.settled.Unlock()
+	for _, name := range t.datasets() {
+		t.set.members[name].users--
+	}
 }
 
 // hide takes the view down.
@@ -135,6 +148,9 @@ func (s *set) undo(ctx context.Context) error {
 
 // close gives back what ends with the process anyway.
 func (s *set) close() {
+	if s.state != over {
+		close(s.quit)
+	}
 	s.state = over
 	for _, m := range s.members {
 		if s.space != nil {

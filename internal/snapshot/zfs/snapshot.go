@@ -73,7 +73,7 @@ func contextFor(limit time.Duration) (context.Context, context.CancelFunc) {
 // ready makes the view when it is first needed. When that fails, the snapshot is not
 // good.
 func (t *target) ready() bool {
-	if !t.shown && !t.released {
+	if !t.shown && !t.released && t.err == nil {
 		t.shown = true
 		err := t.set.settle()
 		if err == nil {

@@ -5,6 +5,7 @@ package zfs
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -53,6 +54,9 @@ func lookAlike(tb testing.TB, v snapshottest.Volume, id string) func() string {
 		testPool{t: tb}.retry("zfs", "destroy", name)
 	}
 	scratch.Run(tb, "zfs", "snapshot", name)
+	// The set's record stays as long as something is in its place, and after that, for the
+	// pool might come back: people are told to remove it then.
+	tb.Cleanup(func() { _ = os.Remove(filepath.Join(recordDir, id+recordSuffix)) })
 	show := func() string { return scratch.Run(tb, "zfs", "get", "-H", "-p", "guid,createtxg,userrefs", name) }
 	was := show()
 	return func() string {

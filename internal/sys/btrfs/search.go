@@ -14,6 +14,7 @@ import (
 
 // Types of records (linux/btrfs_tree.h).
 const (
+	typeInode       = 1   // BTRFS_INODE_ITEM_KEY
 	typeInodeRef    = 12  // BTRFS_INODE_REF_KEY
 	typeDirIndex    = 96  // BTRFS_DIR_INDEX_KEY
 	typeRootItem    = 132 // BTRFS_ROOT_ITEM_KEY
@@ -240,6 +241,12 @@ type searchArgs struct {
 
 // search calls each for all records of a span.
 func search(f *os.File, s span, each func(record)) error {
+	return searchWhile(f, s, each, func() bool { return true })
+}
+
+// searchWhile is search that ends when more, which is asked after some hundred
+// records, returns false.
+func searchWhile(f *os.File, s span, each func(record), more func() bool) error {
 	a := new(searchArgs)
 	next := s
 	for {
@@ -259,7 +266,7 @@ func search(f *os.File, s span, each func(record)) error {
 		if !ok {
 			return failed("BTRFS_IOC_TREE_SEARCH_V2", "", unix.EBADMSG)
 		}
-		if next, ok = after(s, last); !ok {
+		if next, ok = after(s, last); !ok || !more() {
 			return nil
 		}
 	}

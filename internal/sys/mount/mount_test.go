@@ -258,3 +258,40 @@ func TestOpenErrors(t *testing.T) {
 		t.Errorf("unknown type: %v", err)
 	}
 }
+
+// What was open at a number is in use no more, and at its path nothing is found.
+func TestVacate(t *testing.T) {
+	needRoot(t)
+	s, err := NewSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := memory(t)
+	write(t, procPath(m)+"/file", "")
+	var was, is syscall.Stat_t
+	if err := syscall.Fstat(int(m.Fd()), &was); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second one is nothing new
+		path := procPath(m)
+		if err := s.Vacate(m); err != nil {
+			t.Fatal(err)
+		}
+		if path != procPath(m) {
+			t.Errorf("%s is %s now", path, procPath(m))
+		}
+		if _, err := os.Stat(path + "/file"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what it was of still shows: %v", err)
+		}
+		if err := os.Mkdir(path+"/new", 0o700); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("something can be made there: %v", err)
+		}
+	}
+	if err := syscall.Fstat(int(m.Fd()), &is); err != nil || is.Dev == was.Dev {
+		t.Errorf("it is of the same file system still: %v", err)
+	}
+	if list, err := os.ReadDir(procPath(s.Root())); err != nil || len(list) > 0 {
+		t.Errorf("left: %v, %v", list, err)
+	}
+}

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -185,6 +186,31 @@ func (s *Space) Restrict(m *os.File, flags Flags) error {
 // Files opened in it can still be read.
 func (s *Space) Detach(m *os.File) error {
 	return s.do(func() error { return detach(m) })
+}
+
+// Vacate makes m the descriptor of a directory that is removed. Its number stays, so
+// whoever comes by that finds nothing there, and what it was of is not in use by it.
+func (s *Space) Vacate(m *os.File) error {
+	const name = "vacated"
+	return s.do(func() error {
+		if err := unix.Mkdirat(int(s.root.Fd()), name, 0o500); err != nil && !errors.Is(err, unix.EEXIST) {
+			return failed("mkdirat", name, err)
+		}
+		dir, err := OpenBelow(s.root, name)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		if err := unix.Unlinkat(int(s.root.Fd()), name, unix.AT_REMOVEDIR); err != nil {
+			return failed("unlinkat", name, err)
+		}
+		err = unix.Dup3(int(dir.Fd()), int(m.Fd()), unix.O_CLOEXEC)
+		runtime.KeepAlive(m)
+		if err != nil {
+			return failed("dup3", m.Name(), err)
+		}
+		return nil
+	})
 }
 
 // Close ends the Space. Files opened in it can still be read. It may be called

@@ -131,6 +131,26 @@ func (r *Ring) Fallocate(fd int, mode uint32, offset, length int64, how How) err
 	return whole("io_uring fallocate", n, 0)
 }
 
+// Truncates tells whether the kernel knows Truncate.
+func (r *Ring) Truncates() (bool, error) {
+	var probe struct { // struct io_uring_probe of linux/io_uring.h
+		last, count uint8
+		_           uint16
+		_           [3]uint32
+		ops         [256]struct {
+			op, _ uint8
+			flags uint16
+			_     uint32
+		}
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(r.fd), 8 /* IORING_REGISTER_PROBE */, uintptr(unsafe.Pointer(&probe)), uintptr(len(probe.ops)), 0, 0)
+	if errno != 0 {
+		return false, failed("io_uring_register", errno)
+	}
+	const supported = 1 // IO_URING_OP_SUPPORTED
+	return probe.last >= opFtruncate && probe.ops[opFtruncate].flags&supported != 0, nil
+}
+
 // Truncate is ftruncate(2) (Linux 6.9).
 func (r *Ring) Truncate(fd int, size int64, how How) error {
 	n, err := r.do(request{opcode: opFtruncate, flags: uint8(how), fd: int32(fd), offset: uint64(size)})

@@ -146,8 +146,9 @@ type Stats struct {
 	GUID       uint64 // of a received copy of a snapshot it is the same
 	CreateTXG  uint64 // the transaction group that made it
 	Created    time.Time
-	Used       uint64            // bytes, with those of datasets in it
+	Used       uint64            // bytes, with those of datasets in it; of a snapshot, what its end gives back
 	Available  uint64            // bytes, as quotas and the pool allow
+	Quota      uint64            // bytes that Used may come to; 0 where there is none
 	Properties map[string]string // those of users, "NAMESPACE:NAME", inherited ones, too
 }
 
@@ -179,6 +180,8 @@ func stats(l list) Stats {
 				s.Used = v
 			case "available":
 				s.Available = v
+			case "quota":
+				s.Quota = v
 			case "creation":
 				s.Created = time.Unix(int64(v), 0)
 			}

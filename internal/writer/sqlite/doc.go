@@ -1,5 +1,6 @@
 // Package sqlite brings SQLite databases to rest. It knows how to find them
-// below paths, by what the files begin with, and SQLite's locks.
+// below paths, by what the files begin with, without asking for each file where
+// the file system has a list, and SQLite's locks.
 //
 // A database has no server: who writes to it takes locks of its file. At rest
 // we hold the one that a writer needs (BEGIN IMMEDIATE). So nobody is in the

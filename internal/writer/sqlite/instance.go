@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/file"
 	"stillpoint/internal/writer"
 	"stillpoint/internal/writer/aide"
 )
@@ -23,9 +24,9 @@ type instance struct {
 
 func describe(path string, h header) *instance {
 	in := &instance{path: path, about: writer.About{ID: name + ":" + path, Writer: name, Version: h.version, Paths: []string{path}}}
-	for _, beside := range []string{"-wal", "-journal"} {
-		if st, err := os.Lstat(path + beside); err == nil && st.Mode().IsRegular() {
-			in.about.Paths = append(in.about.Paths, path+beside)
+	for _, end := range besides {
+		if st, err := os.Lstat(path + end); err == nil && st.Mode().IsRegular() {
+			in.about.Paths = append(in.about.Paths, path+end)
 		}
 	}
 	return in
@@ -39,7 +40,8 @@ func (in *instance) Check(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return problem.New(problem.WriterTimeout, in.about.ID, context.Cause(ctx))
 	}
-	_, ok, err := read(in.path)
+	_, _, ok, err := read(file.Here, in.path, true)
+	err = named(in.path, err)
 	if err == nil && !ok {
 		err = problem.Newf(problem.WriterFailed, in.about.ID, "it is no database any more")
 	}

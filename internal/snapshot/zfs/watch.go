@@ -1,0 +1,147 @@
+package zfs
+
+import (
+	"context"
+	"time"
+)
+
+// watchEvery is how often it is looked how much is left. Of many datasets less often, so
+// that looking takes no more than its share of the time.
+const (
+	watchEvery = 250 * time.Millisecond
+	watchShare = 20
+)
+
+// watch gives snapshots up before they fill their pool, or a quota, until the set is over.
+func (s *set) watch() {
+	gauges := map[bound]*gauge{}
+	wait := time.NewTimer(watchEvery)
+	defer wait.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-wait.C:
+		}
+		began := time.Now()
+		s.spare(gauges)
+		wait.Reset(max(watchEvery, watchShare*time.Since(began)))
+	}
+}
+
+// spare is one look, unless somebody else is at the set.
+func (s *set) spare(gauges map[bound]*gauge) {
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+	default:
+		return
+	}
+	if s.state != taken || s.window.Load() || s.p.zfs.refuse() != nil {
+		return
+	}
+	ctx, cancel := contextFor(callLimit)
+	defer cancel()
+	for _, l := range s.limits(ctx) {
+		if gauges[l.bound] == nil {
+			gauges[l.bound] = &gauge{}
+		}
+		fell := gauges[l.bound].of(l).fell(time.Now(), l.left)
+		if !l.low(fell) {
+			continue
+		}
+		if kept := s.kept(ctx, l); l.worthwhile(kept) {
+			s.giveUp(l, l.spent(fell, kept))
+		}
+	}
+	if s.owed() {
+		// It fails while files of a snapshot are open, and is tried again.
+		_ = s.release(ctx)
+	}
+}
+
+// limits are those of all datasets that are needed. What cannot be asked, Err tells.
+func (s *set) limits(ctx context.Context) []limit {
+	var all []limit
+	seen := map[string]bool{}
+	for _, m := range s.sorted() {
+		if !m.needed() {
+			continue
+		}
+		for _, name := range around(m.dataset) {
+			if seen[name] {
+				break // as are those around it
+			}
+			seen[name] = true
+			if st, err := s.p.stats(ctx, s.device, name); err == nil {
+				all = append(all, limitsOf(name, st)...)
+			}
+		}
+	}
+	return all
+}
+
+func (m *member) needed() bool { return m.gap == nil && m.users > 0 }
+
+// kept is what the end of all snapshots that count for a limit would give back.
+func (s *set) kept(ctx context.Context, l limit) (sum uint64) {
+	for _, m := range s.sorted() {
+		if !m.needed() || !l.covers(m.dataset) {
+			continue
+		}
+		if st, err := s.p.stats(ctx, s.device, m.name(s.id)); err == nil {
+			sum += st.Used
+		}
+	}
+	return sum
+}
+
+// giveUp gives up all targets that need a snapshot that counts for the limit.
+func (s *set) giveUp(l limit, why error) {
+	for _, t := range s.targets {
+		for _, name := range t.datasets() {
+			if m := s.members[name]; m.gap == nil && l.covers(name) {
+				t.yield(why)
+				break
+			}
+		}
+	}
+}
+
+// yield gives t up: nothing is found by its Root from now on, and whoever reads it is told.
+func (t *target) yield(why error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unneeded {
+		return
+	}
+	if t.err == nil {
+		t.err = why
+	}
+	t.unneed()
+	if t.view.root != nil {
+		_ = t.set.space.Detach(t.view.root)
+		// The path of it may be in use as long as it is not released: its number must
+		// not become another file's.
+		_ = t.set.space.Vacate(t.view.root)
+	}
+	close(t.yielded)
+}
+
+// owed tells whether there is still a snapshot that was given up.
+func (s *set) owed() bool {
+	for _, t := range s.targets {
+		if !t.unneeded || t.released {
+			continue
+		}
+		for _, name := range t.datasets() {
+			if m := s.members[name]; m.gap == nil && m.users == 0 && !m.destroyed {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Yielded is closed when the snapshot is given up.
+func (t *target) Yielded() <-chan struct{} { return t.yielded }
