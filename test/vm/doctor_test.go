@@ -93,8 +93,12 @@ var states = []state{
 	},
 	{
 		"a thin pool that is nearly full",
-		script(`dd if=/dev/zero of=/srv/thin/much bs=1M count=175 conv=fsync status=none`),
-		script(`rm /srv/thin/much; sync; fstrim /srv/thin`),
+		script(`i=0
+while [ "$(lvs --noheadings -o data_percent thin/pool | tr -d ' ' | cut -d. -f1)" -lt 93 ]; do
+	i=$((i+1)); test $i -lt 60
+	dd if=/dev/zero of=/srv/thin/much$i bs=1M count=4 conv=fsync status=none
+done`),
+		script(`rm /srv/thin/much*; sync; fstrim /srv/thin`),
 		[]finding{{Check: "lvm", Code: "pool-full", Subject: "thin/pool", Text: "the thin pool is full by "}},
 	},
 	{
