@@ -26,10 +26,13 @@ func (t *target) freeze(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithDeadline(ctx, t.set.since.Add(window*3/4))
 	defer cancel()
-	f := frozen.File{Root: t.filter.root, Name: string(t.Volume()), Device: t.device, Waiting: t.filter.waiting}
-	if err := f.Freeze(ctx, &t.set.given); err != nil {
+	if err := t.file().Freeze(ctx, &t.set.given); err != nil {
 		return err
 	}
 	t.frozen.Store(true)
 	return nil
+}
+
+func (t *target) file() frozen.File {
+	return frozen.File{Root: t.filter.root, Name: string(t.Volume()), Device: t.device, Waiting: t.filter.waiting}
 }

@@ -231,7 +231,8 @@ func (s *set) pause(ctx context.Context, ts []*target) error {
 			break
 		}
 		t.frozen.Store(false)
-		errs = append(errs, freeze.Thaw(t.filter.root))
+		_, err := t.file().Thaw() // the freeze alone was wanted, however long it was
+		errs = append(errs, err)
 	}
 	_, err = s.guard.Done()
 	return errors.Join(append(errs, err)...)

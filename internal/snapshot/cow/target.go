@@ -19,7 +19,6 @@ import (
 	"stillpoint/internal/snapshot/cow/view"
 	"stillpoint/internal/sys/fanotify"
 	"stillpoint/internal/sys/flagfile"
-	"stillpoint/internal/sys/freeze"
 	"stillpoint/internal/sys/inode"
 	"stillpoint/internal/sys/opened"
 	"stillpoint/internal/volume"
@@ -122,12 +121,11 @@ func (t *target) thaw() error {
 		return nil
 	}
 	defer func() { t.held = time.Since(t.shut); t.borrowed.giveBack() }()
-	still, err := freeze.Frozen(t.filter.root)
-	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
+	late, err := t.file().Thaw()
+	if late {
 		t.lose(errLate)
-		return nil
 	}
-	return errors.Join(err, freeze.Thaw(t.filter.root))
+	return err
 }
 
 // capture fixes the instant of one volume, which is frozen.

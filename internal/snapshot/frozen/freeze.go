@@ -49,6 +49,20 @@ func (f File) Freeze(ctx context.Context, given *Given) error {
 	}
 }
 
+// Thaw ends the freeze, and tells whether somebody else has done that before us,
+// as the guard does when we are late, which may be in this very moment.
+func (f File) Thaw() (late bool, err error) {
+	still, err := freeze.Frozen(f.Root)
+	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
+		return true, nil
+	}
+	thaw := freeze.Thaw(f.Root)
+	if errors.Is(thaw, freeze.ErrNotFrozen) { // thawed after we looked
+		return true, nil
+	}
+	return false, errors.Join(err, thaw)
+}
+
 // once freezes, and does not wait for ever.
 func (f File) once(given *Given) error {
 	root, err := dup(f.Root)

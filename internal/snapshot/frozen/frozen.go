@@ -163,11 +163,11 @@ func (s *system) thaw() error {
 	if !s.frozen.CompareAndSwap(true, false) {
 		return nil
 	}
-	still, err := freeze.Frozen(s.Root)
-	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
+	late, err := s.Thaw()
+	if late {
 		return fmt.Errorf("%s: %w", s.Name, ErrLate)
 	}
-	return errors.Join(err, freeze.Thaw(s.Root))
+	return err
 }
 
 // Close ends the guard. It may be called twice.

@@ -198,3 +198,35 @@ func TestForgetNot(t *testing.T) {
 		t.Errorf("%v; thawed by the guard: %v, %v", err, thawed, derr)
 	}
 }
+
+// The guard may thaw in the moment in which we do. That is late, and no error.
+func TestThawWhileThawed(t *testing.T) {
+	v := scratch.New(t, "ext4", 64*scratch.MiB)
+	root, err := os.Open(v.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	f := File{Root: root}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = freeze.Thaw(root)
+			}
+		}
+	}()
+	defer func() { close(stop); <-ended; _ = freeze.Thaw(root) }()
+	for range 300 {
+		if err := freeze.Freeze(root); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
