@@ -2,14 +2,18 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
+	"time"
 
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/snapshot/snapshottest"
@@ -80,4 +84,31 @@ func TestMain(m *testing.M) {
 	heirsMain()
 	Main(func() snapshot.Provider { return fake.New(os.Getenv(storeVariable), fake.Options{}) })
 	os.Exit(m.Run())
+}
+
+// What was known of a snapshot stays known when the agent is gone, by which it is lost.
+func TestGone(t *testing.T) {
+	c := serve(t, fake.New(t.TempDir(), fake.Options{}))
+	pending, err := c.Prepare(t.Context(), "set", []snapshot.Target{{Volume: fake.Volume(t.TempDir()), Paths: []string{"."}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = pending.Hold(t.Context())
+	snaps, cerr := pending.Commit(t.Context())
+	if err := errors.Join(err, cerr, pending.Resume(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	before := snaps[0].Parts()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); snaps[0].Err() == nil && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // it learns of the end
+	}
+	if err := snaps[0].Err(); problem.CodeOf(err) != problem.SnapshotLost {
+		t.Errorf("it says %v", err)
+	}
+	if after := snaps[0].Parts(); len(before) != 1 || !reflect.DeepEqual(after, before) {
+		t.Errorf("before: %+v, after: %+v", before, after)
+	}
 }

@@ -235,8 +235,9 @@ type remote struct {
 	path  string
 	taken taken
 
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	parts []snapshot.Part // once they are known
 }
 
 func (r *remote) ID() string        { return r.taken.ID }
@@ -254,10 +255,22 @@ func (r *remote) look() look {
 	if r.err == nil {
 		r.err = err
 	}
+	if len(l.Parts) > 0 {
+		r.parts = l.Parts
+	}
 	return l
 }
 
-func (r *remote) Parts() []snapshot.Part { return r.look().Parts }
+// Parts are known also when the agent is gone, if it was asked before.
+func (r *remote) Parts() []snapshot.Part {
+	r.mu.Lock()
+	known := r.parts
+	r.mu.Unlock()
+	if known == nil {
+		known = r.look().Parts
+	}
+	return known
+}
 
 func (r *remote) Gaps() []snapshot.Gap { return r.look().Gaps }
 
