@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,4 +114,50 @@ func TestGone(t *testing.T) {
 	if after := snaps[0].Parts(); len(before) != 1 || !reflect.DeepEqual(after, before) {
 		t.Errorf("before: %+v, after: %+v", before, after)
 	}
+}
+
+// An agent for one run that is gone is named with how it has ended.
+func TestEnded(t *testing.T) {
+	c, err := Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Check(t.Context(), fake.Volume(t.TempDir())); err != nil {
+		t.Fatal(err)
+	}
+	own := 0
+	for _, pid := range childrenOf(t, os.Getpid()) {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.HasPrefix(string(b), programName) {
+			own = pid
+		}
+	}
+	if own == 0 {
+		t.Fatal("it is no child of ours")
+	}
+	if err := syscall.Kill(own, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Check(t.Context(), fake.Volume(t.TempDir()))
+	if problem.CodeOf(err) != problem.SnapshotLost || !strings.Contains(err.Error(), programName+": signal: killed") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+func childrenOf(t *testing.T, pid int) (all []int) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tasks {
+		b, _ := os.ReadFile(name) // the thread may have ended
+		for _, f := range strings.Fields(string(b)) {
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+	}
+	return all
 }
