@@ -98,15 +98,19 @@ func (s *set) write(ctx context.Context) error {
 
 // Commit makes the kernel keep originals from now on.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
+	return s.CommitAt(ctx, time.Now())
+}
+
+// CommitAt is Commit, of a set that shares its instant with another one.
+func (s *set) CommitAt(ctx context.Context, instant time.Time) ([]snapshot.Snapshot, error) {
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.inTime(); err != nil {
+	if err := s.InTime(); err != nil {
 		return nil, err
 	}
-	instant := time.Now()
 	for _, t := range s.targets {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -116,7 +120,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		}
 	}
 	fault.Point("dm:captured")
-	if err := errors.Join(ctx.Err(), s.inTime()); err != nil {
+	if err := errors.Join(ctx.Err(), s.InTime()); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -132,7 +136,8 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	return snaps, nil
 }
 
-func (s *set) inTime() error {
+// InTime is nil while all volumes are suspended.
+func (s *set) InTime() error {
 	s.mu.Lock()
 	hold := s.hold
 	s.mu.Unlock()
@@ -244,4 +249,4 @@ func (s *set) end() error {
 	return h.Close()
 }
 
-var _ snapshot.Readier = (*set)(nil)
+var _ Roomed = (*set)(nil)
