@@ -1,0 +1,97 @@
+//go:build vm
+
+package lvm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"stillpoint/internal/fault"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/snapshottest"
+	"stillpoint/internal/volume"
+)
+
+// A named provider is asked for volumes as where people have named it.
+type named struct{ *Provider }
+
+func (n named) Check(ctx context.Context, v volume.Volume) error {
+	_, err := n.Named(ctx, v)
+	return err
+}
+
+// newBare makes a group of so many MiB without a pool.
+func newBare(tb testing.TB, size int) group {
+	tb.Helper()
+	scratch.NeedRoot(tb)
+	dir, err := os.MkdirTemp("", "stillpoint-lvm-")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	g := group{"sp" + strings.ToLower(filepath.Base(dir)[len("stillpoint-lvm-"):]), dir}
+	image := dir + "/image"
+	scratch.Run(tb, "truncate", "--size", fmt.Sprint(size, "M"), image)
+	loop := strings.TrimSpace(scratch.Run(tb, "losetup", "--find", "--show", image))
+	tb.Cleanup(func() {
+		scratch.Run(tb, "vgremove", "--force", "--force", "--yes", "-q", "-q", g.name)
+		scratch.Run(tb, "losetup", "--detach", loop)
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Error(err)
+		}
+	})
+	scratch.Run(tb, "vgcreate", "--yes", "-q", "-q", g.name, loop)
+	return g
+}
+
+// thick makes a mounted file system on a classic volume of so many MiB.
+func (g group) thick(tb testing.TB, name, fs string, size int) snapshottest.Volume {
+	tb.Helper()
+	scratch.Run(tb, "lvcreate", "--yes", "-q", "-q", "-L", fmt.Sprint(size, "m"), "-n", name, g.name)
+	return g.mount(tb, name, fs)
+}
+
+func thickHost(fs string) snapshottest.Host {
+	h := suiteHost(fs)
+	h.New = func(testing.TB) snapshot.Provider { return named{New(hostTable)} }
+	h.Volumes = func(tb testing.TB, n int) (vs []snapshottest.Volume) {
+		g := newBare(tb, 1600)
+		for i := range n {
+			vs = append(vs, g.thick(tb, fmt.Sprint("volume", i), fs, 400))
+		}
+		return vs
+	}
+	h.State = func(tb testing.TB, vs []snapshottest.Volume) string { return describeThick(tb, groupOf(vs[0])) }
+	h.LookAlike = lookAlikeRoom
+	h.Points = slices.Concat(fault.DM, []string{"lvm:room-made", "lvm:room-removed"})
+	return h
+}
+
+// describeThick is describe, and everything of device-mapper with its tables.
+func describeThick(tb testing.TB, g group) string {
+	tb.Helper()
+	return describe(tb, g) + scratch.Run(tb, "dmsetup", "table") + scratch.Run(tb, "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,suspended,tables_loaded")
+}
+
+// lookAlikeRoom makes a volume with our tags and a name such as ours.
+func lookAlikeRoom(tb testing.TB, v snapshottest.Volume, id string) func() string {
+	g := groupOf(v)
+	name := namePrefix + id + roomInfix + "7"
+	scratch.Run(tb, "lvcreate", "--yes", "-q", "-q", "-L", "16m", "-n", name, "--addtag", tagOurs, "--addtag", tagSet+id, g.name)
+	look := func() string { return scratch.Run(tb, "lvs", "-o", "lv_uuid,lv_attr,lv_tags", g.name+"/"+name) }
+	was := look()
+	return func() string {
+		if is := look(); is != was {
+			return "is\n" + is + "and was\n" + was
+		}
+		return ""
+	}
+}
+
+func TestSuiteThickExt4(t *testing.T) { snapshottest.Run(t, thickHost("ext4")) }
+func TestSuiteThickXFS(t *testing.T)  { snapshottest.Run(t, thickHost("xfs")) }
