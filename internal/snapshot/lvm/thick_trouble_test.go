@@ -1,0 +1,254 @@
+//go:build vm
+
+package lvm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"stillpoint/internal/cachefile"
+	"stillpoint/internal/problem"
+	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
+	"stillpoint/internal/snapshot/snapshottest"
+	"stillpoint/internal/tool"
+)
+
+// named50 is the provider as people have named it, for volumes whose originals take no
+// more than 50 MiB.
+func named50() *Provider { return New(hostTable).WithMaximum(cachefile.Bytes(50 << 20)) }
+
+// same tells what has changed of a group since it was so.
+func same(t *testing.T, g group, was string) {
+	t.Helper()
+	if is := describeThick(t, g); is != was {
+		t.Errorf("the group is\n%s\nand was\n%s", is, was)
+	}
+}
+
+// Originals that have no more room cost the snapshot, at once their extents, and no
+// writer anything.
+func TestThickFull(t *testing.T) {
+	g := newBare(t, 700)
+	v := g.thick(t, "a", "ext4", 400)
+	data := bytes.Repeat([]byte{2}, 4<<20)
+	write := func() (longest time.Duration) {
+		for i := range 30 {
+			began := time.Now()
+			f, err := os.OpenFile(filepath.Join(v.Dir, "file"), os.O_CREATE|os.O_WRONLY, 0o600)
+			if err == nil {
+				_, err = f.WriteAt(data, int64(i*len(data)))
+			}
+			if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+				t.Fatalf("a live write failed: %v", err)
+			}
+			longest = max(longest, time.Since(began))
+		}
+		return longest
+	}
+	write()
+	was := describeThick(t, g)
+	s := take(t, named50(), "full", v)[0]
+	if c := snapshot.CacheOf(s); c == nil || c.Maximum < 50<<20 || c.Maximum > 60<<20 || !strings.HasPrefix(c.Dir, g.name+"/"+namePrefix) {
+		t.Errorf("where originals go: %+v", c)
+	}
+	if _, err := os.ReadDir(s.Root()); err != nil {
+		t.Fatal(err, s.Err())
+	}
+	for i := range data {
+		data[i] = 3
+	}
+	t.Logf("the longest write of 4 MiB with its sync took %v", write())
+	if err := s.Err(); problem.CodeOf(err) != problem.CacheFull || !strings.Contains(err.Error(), g.name) || !strings.Contains(err.Error(), string(v.Volume.ID)) {
+		t.Errorf("got %v, want cache-full", err)
+	}
+	if c := snapshot.CacheOf(s); c == nil || c.Used != c.Maximum {
+		t.Errorf("the high-water mark: %+v", c)
+	}
+	if _, err := os.ReadDir(s.Root()); err == nil {
+		t.Error("what was lost is shown")
+	}
+	until(t, "the extents", func() bool { return describeThick(t, g) == was })
+	write()
+	if err := s.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	same(t, g, was)
+}
+
+// A group that has no extents free, or too few, is known before anything is made.
+func TestThickNoRoom(t *testing.T) {
+	g := newBare(t, 700)
+	v := g.thick(t, "a", "ext4", 400)
+	p := New(hostTable)
+	if how, err := p.Named(t.Context(), v.Volume); err != nil || !strings.Contains(how, g.name) {
+		t.Errorf("with room: %q, %v", how, err)
+	}
+	if err := p.Check(t.Context(), v.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "named") {
+		t.Errorf("by itself: %v", err)
+	}
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-l", "100%FREE", "-n", "rest", g.name)
+	was := describeThick(t, g)
+	if _, err := p.Named(t.Context(), v.Volume); problem.CodeOf(err) != problem.PoolFull || !strings.Contains(err.Error(), g.name) {
+		t.Errorf("got %v, want pool-full", err)
+	}
+	if _, err := p.Prepare(t.Context(), "noroom", []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}}); problem.CodeOf(err) != problem.PoolFull {
+		t.Errorf("got %v, want pool-full", err)
+	}
+	same(t, g, was)
+	// Somebody takes the extents after we have looked: LVM says so.
+	r := newRoom(host, nil, "late", 0, thick{lv: logical{Group: g.name, GroupUUID: "x"}, space: space{group: g.name}, extents: 20}, owner{})
+	if _, _, err := r.Make(t.Context()); problem.CodeOf(err) != problem.PoolFull {
+		t.Errorf("got %v, want pool-full", err)
+	}
+	if err := r.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	same(t, g, was)
+}
+
+// What others do to the group and its volumes while there is a snapshot: an lvremove of
+// ours is refused, a new name is no matter, and the snapshot of a volume that got another
+// table is lost, which costs the volume nothing.
+func TestThickMeanwhile(t *testing.T) {
+	g := newBare(t, 900)
+	v := g.thick(t, "a", "xfs", 400)
+	if err := os.WriteFile(v.Dir+"/file", []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was := describeThick(t, g)
+	s := take(t, New(hostTable), "meanwhile", v)[0]
+	room := namePrefix + "meanwhile" + roomInfix + "0"
+	good := func(after string) {
+		t.Helper()
+		if b, err := os.ReadFile(s.Root() + "/file"); err != nil || string(b) != "before" || s.Err() != nil {
+			t.Errorf("after %s: %q, %v, %v", after, b, err, s.Err())
+		}
+	}
+	good("nothing")
+	if err := os.WriteFile(v.Dir+"/file", []byte("after"), 0o600); err != nil {
+		t.Error(err)
+	}
+	for _, args := range [][]string{{"lvremove", "--yes", "--force"}, {"lvchange", "--yes", "-an"}} {
+		if _, err := tool.Run(t.Context(), args[0], append(args[1:], g.name+"/"+room)...); err == nil {
+			t.Errorf("%s was not refused", args)
+		}
+		good(args[0])
+	}
+	scratch.Run(t, "vgrename", g.name, g.name+"new")
+	good("vgrename")
+	if err := s.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	scratch.Run(t, "vgrename", g.name+"new", g.name)
+	same(t, g, was)
+	s = take(t, New(hostTable), "meanwhile", v)[0]
+	good("a second one")
+	if err := os.WriteFile(v.Dir+"/file", []byte("before"), 0o600); err != nil {
+		t.Error(err)
+	}
+	scratch.Run(t, "lvextend", "--yes", "-q", "-L", "+16m", g.name+"/a")
+	if err := s.Err(); problem.CodeOf(err) != problem.SnapshotLost {
+		t.Errorf("got %v, want snapshot-lost", err)
+	}
+	if err := s.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if lvs := scratch.Run(t, "lvs", "-a", "--noheadings", "-o", "lv_name,lv_size", "--units", "m", "--nosuffix", g.name); strings.TrimSpace(lvs) != "a    416.00" {
+		t.Errorf("the group has %q", lvs)
+	}
+}
+
+// A classic snapshot of somebody else's is a reason, and not touched.
+func TestThickOther(t *testing.T) {
+	g := newBare(t, 900)
+	v := g.thick(t, "a", "ext4", 400)
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--snapshot", "-L", "64m", "-n", namePrefix+"look", g.name+"/a")
+	was := describeThick(t, g)
+	if _, err := New(hostTable).Named(t.Context(), v.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "snapshot of LVM") {
+		t.Errorf("got %v, want no-provider", err)
+	}
+	left, err := New(hostTable).Leftovers(t.Context())
+	if len(left) != 0 || !problem.Is(err, problem.LeftoverForeign) {
+		t.Errorf("%v, %v", left, err)
+	}
+	same(t, g, was)
+	scratch.Run(t, "lvremove", "--yes", "-q", g.name+"/"+namePrefix+"look")
+	if _, err := New(hostTable).Named(t.Context(), v.Volume); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a power cut leaves is not activated with its group, found without a thin pool, and
+// removed by the next process.
+func TestThickLeft(t *testing.T) {
+	g := newBare(t, 700)
+	g.thick(t, "a", "ext4", 400)
+	by, err := self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by.boot = "another"
+	lvs, err := host.list(t.Context(), g.name)
+	if err != nil || len(lvs) != 1 {
+		t.Fatal(lvs, err)
+	}
+	disks, err := host.disks(t.Context(), lvs[0].GroupUUID)
+	if err != nil || len(disks) != 1 {
+		t.Fatal(disks, err)
+	}
+	was := describeThick(t, g)
+	p := New(hostTable)
+	if left, err := p.Leftovers(t.Context()); len(left) != 0 || err != nil {
+		t.Fatal(left, err)
+	}
+	c, err := open(snapshottest.Volume{}.Volume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := newRoom(host, c, "left", 0, thick{lv: lvs[0], space: space{group: g.name, disks: []string{disks[0].Name}}, extents: 20}, by)
+	if _, size, err := r.Make(t.Context()); err != nil || size != 80<<20 {
+		t.Fatal(size, err)
+	}
+	scratch.Run(t, "lvchange", "-an", r.Name())
+	scratch.Run(t, "vgchange", "--activate", "y", "-q", g.name)
+	if attr := scratch.Run(t, "lvs", "--noheadings", "-o", "lv_active", r.Name()); strings.Contains(attr, "active") {
+		t.Errorf("it was activated with its group: %q", attr)
+	}
+	left, err := p.Leftovers(t.Context())
+	if err != nil || len(left) != 1 {
+		t.Fatalf("leftovers: %v, %v", left, err)
+	}
+	if err := left[0].Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	same(t, g, was)
+}
+
+// Classic volumes and one in a thin pool of the same group are of one instant, each by
+// its own means, and nothing is left of a set of both kinds.
+func TestMixed(t *testing.T) {
+	h := thickHost("ext4")
+	h.Volumes = func(tb testing.TB, n int) (vs []snapshottest.Volume) {
+		g := newBare(tb, 2000)
+		scratch.Run(tb, "lvcreate", "--yes", "-q", "-q", "--type", "thin-pool", "-L", "600m", "-n", "pool", g.name)
+		for i := range n {
+			if name := fmt.Sprint("volume", i); i == 1 {
+				vs = append(vs, g.thin(tb, name, "xfs"))
+			} else {
+				vs = append(vs, g.thick(tb, name, "ext4", 300))
+			}
+		}
+		return vs
+	}
+	for _, name := range []string{"prefix-of-set", "leaves-nothing", "abort", "abort-during-commit"} {
+		t.Run(name, func(t *testing.T) { snapshottest.RunCheck(t, h, name) })
+	}
+}
