@@ -28,6 +28,7 @@ type set struct {
 	held    bool         // between Hold and Resume
 	resumed bool
 	taken   bool // Commit succeeded
+	aborted bool // or it is not to be held any more
 }
 
 // Instants is 1: all volumes of the set are frozen together.
@@ -51,7 +52,7 @@ func (s *set) Hold(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held || s.resumed || s.hold == nil {
+	if s.held || s.resumed || s.aborted || s.hold == nil {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
@@ -221,6 +222,7 @@ func (s *set) Abort(ctx context.Context) error {
 	defer s.commit.Unlock()
 	s.mu.Lock()
 	taken, held := s.taken, s.held
+	s.aborted = s.aborted || !taken
 	s.mu.Unlock()
 	if taken {
 		return nil
