@@ -53,7 +53,11 @@ func newBare(tb testing.TB, size int) group {
 func (g group) thick(tb testing.TB, name, fs string, size int) snapshottest.Volume {
 	tb.Helper()
 	scratch.Run(tb, "lvcreate", "--yes", "-q", "-q", "-L", fmt.Sprint(size, "m"), "-n", name, g.name)
-	return g.mount(tb, name, fs)
+	v := g.mount(tb, name, fs)
+	// udev does not watch dm devices: tell it that there is a file system now, which it
+	// would notice when the volume gets another table.
+	scratch.Run(tb, "udevadm", "trigger", "--action=change", "--settle", "/dev/"+g.name+"/"+name)
+	return v
 }
 
 func thickHost(fs string) snapshottest.Host {
