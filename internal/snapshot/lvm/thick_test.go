@@ -15,6 +15,7 @@ import (
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/snapshottest"
+	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/volume"
 )
 
@@ -76,10 +77,34 @@ func thickHost(fs string) snapshottest.Host {
 	return h
 }
 
-// describeThick is describe, and everything of device-mapper with its tables.
+// describeThick lists logical volumes, everything of device-mapper, and what udev has made
+// of it. A guard may be at work meanwhile, so a device may go while it is looked at.
 func describeThick(tb testing.TB, g group) string {
 	tb.Helper()
-	return describe(tb, g) + scratch.Run(tb, "dmsetup", "table") + scratch.Run(tb, "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,suspended,tables_loaded")
+	c, err := dm.Open()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer c.Close()
+	scratch.Run(tb, "udevadm", "settle")
+	all, err := c.List()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var lines []string
+	for _, d := range all {
+		if d, err := c.Status(d.Number); err == nil {
+			table, _ := c.Table(d.Number)
+			lines = append(lines, fmt.Sprintf("%s %q suspended %v, loaded %v: %v", d.Name, d.UUID, d.Suspended, d.Loaded, table))
+		}
+	}
+	links, _ := filepath.Glob("/dev/disk/by-uuid/*")
+	for _, l := range links {
+		to, _ := os.Readlink(l)
+		lines = append(lines, l+" "+to)
+	}
+	slices.Sort(lines)
+	return scratch.Run(tb, "lvs", "-a", "--noheadings", "-o", "lv_name,lv_uuid,lv_attr,lv_size,lv_tags,thin_id", g.name) + strings.Join(lines, "\n")
 }
 
 // lookAlikeRoom makes a volume with our tags and a name such as ours.
