@@ -112,7 +112,9 @@ func lookAlikeRoom(tb testing.TB, v snapshottest.Volume, id string) func() strin
 	g := groupOf(v)
 	name := namePrefix + id + roomInfix + "7"
 	scratch.Run(tb, "lvcreate", "--yes", "-q", "-q", "-L", "16m", "-n", name, "--addtag", tagOurs, "--addtag", tagSet+id, g.name)
-	look := func() string { return scratch.Run(tb, "lvs", "-o", "lv_uuid,lv_size,lv_active,lv_tags", g.name+"/"+name) }
+	look := func() string {
+		return scratch.Run(tb, "lvs", "-o", "lv_uuid,lv_size,lv_active,lv_tags", g.name+"/"+name)
+	}
 	was := look()
 	return func() string {
 		if is := look(); is != was {
