@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
@@ -99,7 +98,7 @@ func (t *thick) known(c *dm.Control, lvs []logical) error {
 		return problem.Newf(problem.NoProvider, id, "is on %s, which LVM does not know", d.Name)
 	}
 	t.lv = lvs[i]
-	if _, ours := t.lv.read(); ours || strings.HasPrefix(t.lv.Name, namePrefix) {
+	if _, ours := t.lv.read(); ours {
 		return problem.Newf(problem.NoProvider, id, "is itself of a snapshot of ours")
 	}
 	if err := t.lv.groupTakes(); err != nil {
