@@ -27,7 +27,7 @@ const (
 
 func (f *cacheFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.dir, "cache-dir", "", "folder for the cache files of cow, which have no name there (default $"+cacheDirVariable+", or the volume with most room)")
-	c.Flags().StringVar(&f.maximum, "cache-max", "", "how large each may become: bytes, 500M, 20G, or a share of the free space, 25% (default $"+cacheMaxVariable+", or 30% of what is used on the volume, all of it up to 1G)")
+	c.Flags().StringVar(&f.maximum, "cache-max", "", "how large each may become, or what --provider lvm takes of a volume group: bytes, 500M, 20G, or a share of the free space, 25% (default $"+cacheMaxVariable+", or 30% of what is used on the volume, all of it up to 1G)")
 }
 
 // choice looks at what was given.

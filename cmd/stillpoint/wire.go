@@ -8,6 +8,7 @@ import (
 
 	"stillpoint/internal/agent"
 	"stillpoint/internal/backup"
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/guard"
 	"stillpoint/internal/job"
 	"stillpoint/internal/snapshot"
@@ -22,12 +23,12 @@ import (
 // providers names every snapshot provider, best first: what a file system does
 // by itself comes before what is put below or around it.
 func providers(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newDM(cache), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), newLVM(cache), newDM(cache), &agent.Provider{Local: newCowWith(cache), Socket: agentSocket(), Cache: cache}}
 }
 
 // residents are the same for the agent that stays: those take snapshots in it.
 func residents(cache snapshot.CacheChoice) []snapshot.Provider {
-	return []snapshot.Provider{btrfs.New(host), newZFS(), lvm.New(), newDM(cache), newCowWith(cache)}
+	return []snapshot.Provider{btrfs.New(host), newZFS(), newLVM(cache), newDM(cache), newCowWith(cache)}
 }
 
 // duties are what a guard does when the process that took a snapshot has died.
@@ -52,6 +53,19 @@ func newCow() snapshot.Provider { return cow.New(host, cow.Options{}) }
 // newCowWith is newCow with a choice that was looked at before.
 func newCowWith(cache snapshot.CacheChoice) snapshot.Provider {
 	return with(cow.New(host, cow.Options{}), cache)
+}
+
+// newLVM makes the provider for logical volumes of LVM.
+func newLVM(cache snapshot.CacheChoice) snapshot.Provider {
+	p := lvm.New(host)
+	if cache.Maximum == "" {
+		return p
+	}
+	size, err := cachefile.ParseSize(cache.Maximum)
+	if err != nil {
+		panic(err) // as with
+	}
+	return p.WithMaximum(size)
 }
 
 // newDM makes the provider for what lies on device-mapper.

@@ -77,6 +77,9 @@ func (e *Engine) candidates(ctx context.Context, v volume.Volume) []Candidate {
 		if of.Err == nil {
 			c.Reason = of.Provider.About()
 		}
+		if of.Named != "" {
+			c.Reason = "only where it is named (--provider " + c.Provider + "): " + of.Named
+		}
 		if of.Passed != "" {
 			c.Reason += "; " + of.Passed
 		}

@@ -60,7 +60,7 @@ func choose(ctx context.Context, providers []snapshot.Provider, name string, v v
 	default:
 		for _, p := range providers {
 			if p.Name() == name {
-				return p, p.Check(ctx, v)
+				return p, candidate.Named(ctx, p, v)
 			}
 		}
 		return nil, problem.Newf(problem.Usage, name, "there is no such provider; `stillpoint providers` lists them")

@@ -98,16 +98,16 @@ func share(limits []Limits, room int64) []int64 {
 	return shares
 }
 
-// limits divides the free space of a place among the files of the set.
-func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
-	free := v.Free
+// Divide says how large what keeps the originals of each volume of a set may become
+// where so much is free, by the rules of Place.
+func Divide(maximum Size, set []volume.Volume, free uint64) ([]Limits, error) {
 	room := int64(free / 10 * 9)
-	limits := make([]Limits, len(h.set))
+	limits := make([]Limits, len(set))
 	total := int64(0)
 	for i := range limits {
-		m := r.Maximum.of(free)
+		m := maximum.of(free)
 		if m == 0 {
-			m = int64(max(h.set[i].Used/10*3, min(h.set[i].Used, wholly)))
+			m = int64(max(set[i].Used/10*3, min(set[i].Used, wholly)))
 		}
 		limits[i].Maximum = min(max(m, Least), room)
 		total += limits[i].Maximum
@@ -118,12 +118,25 @@ func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
 		if total > room {
 			l.Maximum = shares[i]
 		}
-		if r.Maximum == (Size{}) {
+		if maximum == (Size{}) {
 			l.Raised = shares[i]
 		}
 		if l.Maximum < Least {
 			return nil, fmt.Errorf("too little free space: %d MiB, and 90 %% of it is not %d MiB for each of %d volumes", free>>20, Least>>20, len(limits))
 		}
+	}
+	return limits, nil
+}
+
+// limits divides the free space of a place among the files of the set.
+func (h *host) limits(r Rules, v *volume.Volume) ([]Limits, error) {
+	free := v.Free
+	limits, err := Divide(r.Maximum, h.set, free)
+	if err != nil {
+		return nil, err
+	}
+	for i := range limits {
+		l := &limits[i]
 		l.Initial = r.Initial.of(free)
 		if l.Initial == 0 {
 			l.Initial = Least

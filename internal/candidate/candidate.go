@@ -30,6 +30,15 @@ func Look(ctx context.Context, p snapshot.Provider, v volume.Volume) error {
 	return p.Check(ctx, v)
 }
 
+// Named asks a provider that people have named, which may take more than by itself.
+func Named(ctx context.Context, p snapshot.Provider, v volume.Volume) error {
+	if r, ok := p.(snapshot.OnRequest); ok {
+		_, err := r.Named(ctx, v)
+		return err
+	}
+	return p.Check(ctx, v)
+}
+
 // Choose returns the first provider that can take a volume, and asks no more. Without
 // one the error is that of the first that is of the volume's kind and was hindered; if
 // there is none, it has the code no-provider and all reasons.
@@ -49,6 +58,7 @@ type Candidate struct {
 	Err      error  // nil where it can take the volume
 	Chosen   bool   // Choose returns it
 	Passed   string // why it is not asked although it can
+	Named    string // what it would do where people named it, which it does not by itself
 }
 
 // All asks all providers about a volume.
@@ -64,9 +74,23 @@ func All(ctx context.Context, providers []snapshot.Provider, v volume.Volume, as
 			c.hear(p, of.Err)
 			of.Chosen = c.chosen == p
 		}
-		all = append(all, of)
+		all = append(all, of.ifNamed(ctx, v))
 	}
 	return all
+}
+
+// ifNamed asks a provider that is of another kind by itself whether it is so where
+// people name it.
+func (c Candidate) ifNamed(ctx context.Context, v volume.Volume) Candidate {
+	r, ok := c.Provider.(snapshot.OnRequest)
+	if ok && problem.CodeOf(c.Err) == problem.NoProvider {
+		how, err := r.Named(ctx, v)
+		if err != nil {
+			c.Err = err
+		}
+		c.Named = how
+	}
+	return c
 }
 
 // A choice is what answers have come to.

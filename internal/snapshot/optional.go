@@ -179,6 +179,16 @@ type Looker interface {
 	Look(ctx context.Context, v volume.Volume) error
 }
 
+// An OnRequest is a Provider that takes some volumes only where people name it: its Check
+// refuses these with no-provider, and its Prepare takes them.
+type OnRequest interface {
+	Provider
+
+	// Named is Check where people have named it. For what Check refuses, how says what
+	// it would do.
+	Named(ctx context.Context, v volume.Volume) (how string, err error)
+}
+
 // A Teller is a Provider to which things happen while nobody asks it, in a process
 // that stays.
 type Teller interface {

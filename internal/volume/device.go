@@ -195,3 +195,10 @@ func exists(dir, name string) bool {
 	_, err := os.Lstat(filepath.Join(dir, name))
 	return err == nil
 }
+
+// StackOf returns a block device of this host and everything that it stands on, nearest
+// first, each once.
+func StackOf(number string) []Device {
+	d := devices{sys: Host().Sys, dev: Host().Dev, seen: map[string]block{}}
+	return d.stack(number)
+}

@@ -135,12 +135,18 @@ func (r *rig) eachAlone() {
 	if why := all.reason("/m/keyring", "dm"); !strings.Contains(why, "keyring") || !strings.Contains(why, "--disable-keyring") {
 		r.Errorf("of the key in the keyring dm says %q", why)
 	}
-	if who, _ := r.providers("stillpoint backup --json --retry 5 --retry-wait 2s --provider cow --one-file-system /m/linear"); who["/m/linear"] != "cow" {
-		r.Errorf("by name it is taken by %v", who)
+	for _, name := range []string{"cow", "lvm"} {
+		if who, _ := r.providers("stillpoint backup --json --retry 5 --retry-wait 2s --provider " + name + " --one-file-system /m/linear"); who["/m/linear"] != name {
+			r.Errorf("by name it is taken by %v", who)
+		}
+	}
+	if why := all.reason("/m/linear", "lvm"); !strings.Contains(why, "only where it is named (--provider lvm)") || !strings.Contains(why, "group data") {
+		r.Errorf("of a classic volume lvm says %q", why)
 	}
 }
 
-// Three providers that suspend writes in three ways take a set at one instant.
+// Three providers that suspend writes in three ways take a set at one instant; so they do
+// where lvm takes two kinds of volumes.
 func (r *rig) chosenTogether() {
 	dirs := "/m/linear /m/thin /m/plain /m/keyring"
 	r.must("umount /m/image")
@@ -148,9 +154,12 @@ func (r *rig) chosenTogether() {
 	r.must("systemd-run --quiet --unit=rounds guest rounds " + dirs)
 	defer r.try("systemctl stop rounds")
 	r.soon("test -s /m/keyring/counter")
-	for range 3 {
-		who, one := r.providers("stillpoint backup --json --retry 5 --retry-wait 2s --require one-instant " + dirs)
+	for _, named := range []string{"", "", "", "--provider /m/linear=lvm "} {
+		who, one := r.providers("stillpoint backup --json --retry 5 --retry-wait 2s --require one-instant " + named + dirs)
 		for name, want := range choices {
+			if name == "linear" && named != "" {
+				want = "lvm"
+			}
 			if got := who["/m/"+name]; got != want && name != "image" {
 				r.Errorf("%s is taken by %s", name, got)
 			}

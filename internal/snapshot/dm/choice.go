@@ -50,7 +50,7 @@ func (w *choice) Check(ctx context.Context, v volume.Volume) error {
 
 // Prepare is that of the provider, with the choice.
 func (w *choice) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
-	return w.prepare(ctx, id, ts, w.rules, w.asked.Dir)
+	return prepared(w.prepare(ctx, id, ts, storing{rules: w.rules, dir: w.asked.Dir, duty: Name}))
 }
 
 // Together is that of the provider, with the choice.

@@ -54,6 +54,15 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 }
 
 func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) error {
+	if err := p.able(ctx, v); err != nil {
+		return err
+	}
+	_, _, err := p.place(ctx, []volume.Volume{v}, r, dir)
+	return err
+}
+
+// able is nil where our devices can be laid below v, or are there already.
+func (p *Provider) able(ctx context.Context, v volume.Volume) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -74,7 +83,7 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 		return err
 	}
 	if asked, err := o.isAsked(); err != nil || asked {
-		return errors.Join(err, p.placed(ctx, v, r, dir))
+		return err
 	}
 	table, err := c.Table(number)
 	if err != nil {
@@ -87,12 +96,7 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err != nil {
 		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("%s cannot be laid below: %w", d.Name, err))
 	}
-	return p.placed(ctx, v, r, dir)
-}
-
-func (p *Provider) placed(ctx context.Context, v volume.Volume, r cachefile.Rules, dir string) error {
-	_, _, err := p.place(ctx, []volume.Volume{v}, r, dir)
-	return err
+	return nil
 }
 
 // nearest is the device that the file system is mounted from, if it is one of

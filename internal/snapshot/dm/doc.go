@@ -62,6 +62,12 @@
 // stands on such a volume, or on one of which there is a snapshot by this provider:
 // each would have to keep the originals of the other.
 //
+// # Rooms
+//
+// Instead of a cache file the store may be a block device that somebody else gives (Room),
+// as package lvm does of the free extents of a volume group. Nothing gives way there: it
+// has its full size at once.
+//
 // Discards are not passed down while there are snapshots: the kernel's origin target
 // takes none, and fstrim says that they are not supported.
 //

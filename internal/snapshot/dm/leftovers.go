@@ -14,24 +14,43 @@ import (
 )
 
 // Leftovers are devices of ours whose process has ended, and what is laid below an
-// origin for nobody. All that is needed to take them away the kernel knows.
+// origin for nobody. All that is needed to take them away the kernel knows. Those whose
+// originals go to a room are for who gives the rooms.
 func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
-	if err := ctx.Err(); err != nil {
+	all, alike, err := p.left(ctx, false)
+	if err != nil {
 		return nil, err
+	}
+	var left []snapshot.Snapshot
+	for _, l := range all {
+		left = append(left, l)
+	}
+	return left, alike
+}
+
+// left finds leftovers, in rooms or not, and what only looks like our devices.
+func (p *Provider) left(ctx context.Context, inRooms bool) (left []*leftover, alike, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
 	}
 	c, err := p.look()
 	if err != nil || c == nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var all []found
-	var left []snapshot.Snapshot
 	// Not while somebody lays them, when a device has no snapshot yet.
 	err = locked(ctx, func() (err error) {
 		all, err = devices(c)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for leftovers of device-mapper: %w", err)
+		return nil, nil, fmt.Errorf("look for leftovers of device-mapper: %w", err)
+	}
+	rooms := map[tag]bool{}
+	for _, d := range all {
+		if d.ours && d.tag.kind == kindRoom {
+			rooms[d.tag.as(kindSnapshot)] = true
+		}
 	}
 	needed := map[dm.Number]bool{}
 	seen := map[tag]bool{}
@@ -46,18 +65,18 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 			needed[d.tag.origin] = true
 		default:
 			needed[d.tag.origin] = true
-			if t := d.tag.as(kindSnapshot); !seen[t] && !hasEnded(c, d) {
+			if t := d.tag.as(kindSnapshot); !seen[t] && rooms[t] == inRooms && !hasEnded(c, d) {
 				seen[t] = true
 				left = append(left, &leftover{control: c, tag: t})
 			}
 		}
 	}
 	for _, d := range all {
-		if d.ours && d.tag.kind == kindReal && !needed[d.tag.origin] {
+		if d.ours && d.tag.kind == kindReal && !needed[d.tag.origin] && !inRooms {
 			left = append(left, &leftover{control: c, tag: d.tag})
 		}
 	}
-	return left, errors.Join(errs...)
+	return left, errors.Join(errs...), nil
 }
 
 // hasEnded is for a snapshot that is still read by somebody, and goes with that

@@ -29,10 +29,8 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 	if err != nil {
 		return cachefile.Placement{}, nil, err
 	}
-	for _, v := range set {
-		if len(carrying[v.Device]) > 0 {
-			return cachefile.Placement{}, nil, problem.Newf(problem.Busy, v.Mounts[0].Point, "the cache file of another snapshot lies on it")
-		}
+	if err := notCarrying(carrying, set); err != nil {
+		return cachefile.Placement{}, nil, err
 	}
 	if dir != "" {
 		n, err := cachefile.Name(t, dir)
@@ -54,6 +52,16 @@ func (p *Provider) place(ctx context.Context, set []volume.Volume, r cachefile.R
 		err = fmt.Errorf("%s keeps originals on a volume that is not taken itself, which --cache-dir can name: %w", Name, err)
 	}
 	return placement, candidates, err
+}
+
+// notCarrying is nil where none of the volumes carries the cache file of another snapshot.
+func notCarrying(carrying map[string][]string, set []volume.Volume) error {
+	for _, v := range set {
+		if len(carrying[v.Device]) > 0 {
+			return problem.Newf(problem.Busy, v.Mounts[0].Point, "the cache file of another snapshot lies on it")
+		}
+	}
+	return nil
 }
 
 // beside is nil when there is a place for the cache files of a set that is on no volume

@@ -17,10 +17,34 @@ import (
 // Prepare lays our devices below the origins. From then on these are asked, which
 // nobody notices but by the time that it takes; nothing is kept yet.
 func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
-	return p.prepare(ctx, id, ts, p.rules, "")
+	return prepared(p.prepare(ctx, id, ts, storing{rules: p.rules, duty: Name}))
 }
 
-func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target, r cachefile.Rules, dir string) (_ snapshot.Pending, err error) {
+// prepared is a set as others see it, which is nil where it is none.
+func prepared(s *set, err error) (snapshot.Pending, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// A storing says where the originals of a set go.
+type storing struct {
+	rules cachefile.Rules
+	dir   string
+	rooms []Room // instead of cache files; one for each target
+	duty  string // the guard's, when we have died
+}
+
+// checkFor is nil where a volume can be taken so.
+func (p *Provider) checkFor(ctx context.Context, v volume.Volume, to storing) error {
+	if to.rooms != nil {
+		return p.CheckRoomed(ctx, v)
+	}
+	return p.check(ctx, v, to.rules, to.dir)
+}
+
+func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target, to storing) (_ *set, err error) {
 	if len(ts) == 0 {
 		return nil, fmt.Errorf("set %q of no targets", id)
 	}
@@ -29,7 +53,7 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	}
 	var vs []volume.Volume
 	for _, t := range ts {
-		if err := p.check(ctx, t.Volume, r, dir); err != nil {
+		if err := p.checkFor(ctx, t.Volume, to); err != nil {
 			return nil, err
 		}
 		vs = append(vs, t.Volume)
@@ -40,10 +64,13 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 			err = errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := s.open(ts); err != nil {
+	if err := s.open(ts, to); err != nil {
 		return nil, err
 	}
-	if err := s.lay(ctx, vs, r, dir); err != nil {
+	if err := s.makeRooms(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.lay(ctx, vs, to); err != nil {
 		return nil, err
 	}
 	if err := s.write(ctx); err != nil { // so that the freeze finds little to write
@@ -54,10 +81,10 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 
 // lay makes the stores and lays our devices below the origins. No command of LVM
 // waits for the former.
-func (s *set) lay(ctx context.Context, vs []volume.Volume, r cachefile.Rules, dir string) error {
+func (s *set) lay(ctx context.Context, vs []volume.Volume, to storing) error {
 	return locked(ctx, func() error {
 		// Not before: another process may want its cache file on one of ours.
-		place, _, err := s.p.place(ctx, vs, r, dir)
+		place, err := s.p.placeFor(ctx, vs, to)
 		if err != nil {
 			return err
 		}
@@ -77,9 +104,18 @@ func (s *set) lay(ctx context.Context, vs []volume.Volume, r cachefile.Rules, di
 	})
 }
 
+// placeFor is the place for the cache files of a set, where it has some.
+func (p *Provider) placeFor(ctx context.Context, vs []volume.Volume, to storing) (cachefile.Placement, error) {
+	if to.rooms != nil {
+		return cachefile.Placement{}, p.untangled(ctx, vs)
+	}
+	place, _, err := p.place(ctx, vs, to.rules, to.dir)
+	return place, err
+}
+
 // open opens all volumes and gives them to a guard, which also takes away what we
 // leave when we die.
-func (s *set) open(ts []snapshot.Target) error {
+func (s *set) open(ts []snapshot.Target, to storing) error {
 	me, err := self()
 	if err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, err)
@@ -92,6 +128,9 @@ func (s *set) open(ts []snapshot.Target) error {
 		}
 		t := &target{set: s, volume: wanted.Volume, origin: origin{s.control, number}}
 		t.tag = tag{origin: number, set: s.id, index: i, owner: me}
+		if to.rooms != nil {
+			t.room = to.rooms[i]
+		}
 		s.targets = append(s.targets, t)
 		if t.root, err = open(wanted.Volume); err != nil {
 			return err
@@ -101,7 +140,7 @@ func (s *set) open(ts []snapshot.Target) error {
 	if s.hold, err = frozen.New(systems); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
-	if err := s.hold.Bequeath(Name, s.id); err != nil { // before there is anything to leave
+	if err := s.hold.Bequeath(to.duty, s.id); err != nil { // before there is anything to leave
 		return problem.New(problem.SnapshotFailed, s.id, err)
 	}
 	return nil

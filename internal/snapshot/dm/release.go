@@ -66,12 +66,15 @@ func (t *target) takeAway(ctx context.Context) error {
 		errs = append(errs, t.shown.Close())
 		t.shown = nil
 	}
-	errs = append(errs, allLocked(ctx, t.set.control, t.origin.number, func() error {
+	err := allLocked(ctx, t.set.control, t.origin.number, func() error {
 		if !t.made {
 			return t.origin.clear()
 		}
 		return release(t.set.control, t.tag)
-	}))
+	})
+	if errs = append(errs, err); err == nil && t.room != nil {
+		errs = append(errs, t.room.Remove(ctx))
+	}
 	for _, s := range []*store{t.store, t.spare} {
 		if s != nil && s.file != nil {
 			errs = append(errs, s.file.Close())
@@ -105,7 +108,7 @@ func release(c *dm.Control, t tag) error {
 		return err
 	}
 	fault.Point("dm:origin-restored")
-	return errors.Join(removeStore(c, t.as(kindSpare)), removeStore(c, t.as(kindStore)))
+	return errors.Join(removeStore(c, t.as(kindSpare)), removeStore(c, t.as(kindStore)), removeStore(c, t.as(kindRoom)))
 }
 
 func removeStore(c *dm.Control, t tag) error {

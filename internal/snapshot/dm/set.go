@@ -28,6 +28,7 @@ type set struct {
 	held    bool         // between Hold and Resume
 	resumed bool
 	taken   bool // Commit succeeded
+	aborted bool // or it is not to be held any more
 }
 
 // Instants is 1: all volumes of the set are frozen together.
@@ -51,7 +52,7 @@ func (s *set) Hold(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held || s.resumed || s.hold == nil {
+	if s.held || s.resumed || s.aborted || s.hold == nil {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
 	s.held = true
@@ -64,49 +65,21 @@ func (s *set) Hold(ctx context.Context) error {
 	return nil
 }
 
-// ahead is how long applications may be at rest for what writeAhead writes.
-const ahead = time.Second
-
-// writeAhead writes what is dirty before anybody waits for that, twice because the
-// first time may take long. What a disk that has too much to do has not written when
-// the time is over, the freeze writes.
-func (s *set) writeAhead(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, ahead)
-	defer cancel()
-	err := s.write(limited)
-	if err == nil {
-		err = s.write(limited)
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return ctx.Err()
-	}
-	return err
-}
-
-// write writes what is dirty. It waits no longer than the context lets it, for the
-// kernel waits as long as a disk does.
-func (s *set) write(ctx context.Context) error {
-	done, hold := make(chan error, 1), s.hold
-	go func() { done <- hold.Sync() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Commit makes the kernel keep originals from now on.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
+	return s.CommitAt(ctx, time.Now())
+}
+
+// CommitAt is Commit, of a set that shares its instant with another one.
+func (s *set) CommitAt(ctx context.Context, instant time.Time) ([]snapshot.Snapshot, error) {
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.inTime(); err != nil {
+	if err := s.InTime(); err != nil {
 		return nil, err
 	}
-	instant := time.Now()
 	for _, t := range s.targets {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -116,7 +89,7 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 		}
 	}
 	fault.Point("dm:captured")
-	if err := errors.Join(ctx.Err(), s.inTime()); err != nil {
+	if err := errors.Join(ctx.Err(), s.InTime()); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -132,7 +105,8 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	return snaps, nil
 }
 
-func (s *set) inTime() error {
+// InTime is nil while all volumes are suspended.
+func (s *set) InTime() error {
 	s.mu.Lock()
 	hold := s.hold
 	s.mu.Unlock()
@@ -216,6 +190,7 @@ func (s *set) Abort(ctx context.Context) error {
 	defer s.commit.Unlock()
 	s.mu.Lock()
 	taken, held := s.taken, s.held
+	s.aborted = s.aborted || !taken
 	s.mu.Unlock()
 	if taken {
 		return nil
@@ -244,4 +219,4 @@ func (s *set) end() error {
 	return h.Close()
 }
 
-var _ snapshot.Readier = (*set)(nil)
+var _ Roomed = (*set)(nil)

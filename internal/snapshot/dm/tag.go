@@ -30,6 +30,7 @@ const (
 const (
 	kindReal     = "real"     // what the origin was, under it; one for all sets
 	kindStore    = "store"    // where originals go
+	kindRoom     = "room"     // the same, where that is no cache file
 	kindSnapshot = "snapshot" // what is read
 	kindLayer    = "layer"    // the snapshot once more, to be written
 	kindSpare    = "spare"    // where it keeps what is written
@@ -77,7 +78,7 @@ func parseTag(uuid string) (t tag, ok bool) {
 	}
 	switch t.kind = f[1]; {
 	case t.kind == kindReal && len(f) == 3:
-	case slices.Contains([]string{kindStore, kindSnapshot, kindLayer, kindSpare}, t.kind) && len(f) == 6:
+	case slices.Contains([]string{kindStore, kindRoom, kindSnapshot, kindLayer, kindSpare}, t.kind) && len(f) == 6:
 		t.set = f[3]
 		if t.index, err = strconv.Atoi(f[4]); err != nil {
 			return t, false

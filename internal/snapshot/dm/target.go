@@ -28,6 +28,7 @@ type target struct {
 	root   *os.File // of the live volume, until its writes have been resumed
 
 	store *store
+	room  Room // of the store; nil where that is a cache file
 	made  bool // the devices with our tag are of this set, and not of one that is called the same
 	real  dm.Device
 	snap  dm.Device
@@ -46,9 +47,14 @@ type target struct {
 	trying   bool // to release it, after that has failed
 }
 
-// keep makes the store. Our lock is held.
+// keep makes the store, which is a cache file or in a room. Our lock is held.
 func (t *target) keep(place cachefile.Placement, i int) (err error) {
-	if t.store, err = makeStore(t.set.control, t.tag.as(kindStore), place.Dir, place.Limits[i]); err != nil {
+	if t.room != nil {
+		err = t.store.makeRoomed(t.set.control, t.tag)
+	} else {
+		t.store, err = makeStore(t.set.control, t.tag.as(kindStore), place.Dir, place.Limits[i])
+	}
+	if err != nil {
 		return err
 	}
 	t.made = true
@@ -162,11 +168,15 @@ func (t *target) show() bool {
 	if t.shown != nil {
 		return true
 	}
-	var err error
-	t.shown, err = device.Show(context.Background(), device.Source{
+	src := device.Source{
 		Device: device.Device{Node: t.snap.Node(), Number: t.snap.Number.String()}, FSType: t.volume.FSType,
-		Frozen: !slices.ContainsFunc(t.volume.Options, isUnreplayed), Layer: t.layer,
-	})
+		Frozen: !slices.ContainsFunc(t.volume.Options, isUnreplayed),
+	}
+	if t.room == nil { // or there is no place for what the replay of a journal writes
+		src.Layer = t.layer
+	}
+	var err error
+	t.shown, err = device.Show(context.Background(), src)
 	if err != nil {
 		t.lose(fmt.Errorf("show it: %w", err))
 		return false

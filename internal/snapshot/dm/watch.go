@@ -90,7 +90,7 @@ func (t *target) look() time.Duration {
 	t.used.Store(max(t.used.Load(), used))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.released || t.store.file == nil {
+	if t.released || t.store.file == nil && !t.store.isRoomed() {
 		return seldom
 	}
 	if !valid {
@@ -99,6 +99,9 @@ func (t *target) look() time.Duration {
 	}
 	if err := t.spareIsGood(); err != nil {
 		t.lose(err)
+		return seldom
+	}
+	if t.store.isRoomed() {
 		return seldom
 	}
 	if why := t.store.limits.Short(); why != "" {
@@ -134,6 +137,9 @@ func parseState(state []dm.Target) (used int64, valid bool) {
 // whyInvalid finds out why the kernel has given a snapshot up, which it does not
 // say: there was no room in the store, or below it, or it could not be written.
 func (s *store) whyInvalid(t *target) error {
+	if s.isRoomed() {
+		return s.whyRoomed(t)
+	}
 	var st syscall.Stat_t
 	if err := syscall.Fstat(int(s.file.Fd()), &st); err != nil {
 		return problem.New(problem.CacheLost, s.dir, err)

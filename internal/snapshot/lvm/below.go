@@ -37,10 +37,18 @@ func (o origin) bears(c *dm.Control, v volume.Volume, below volume.Device) error
 	if d.Suspended {
 		return problem.Newf(problem.DeviceSuspended, string(v.ID), "%s, on which it lies, is suspended: another program changes it, or died in it (dmsetup resume %s lets everybody go on)", d.Name, d.Name)
 	}
-	if n != o.pool.number && (isPool(d) || strings.HasSuffix(d.UUID, "-vpool") || strings.HasPrefix(d.UUID, "VDO-")) {
-		return problem.Newf(problem.NoProvider, string(v.ID), "its thin pool lies on %s, which can fill up before the pool does: a snapshot takes room there, too", d.Name)
+	switch {
+	case n == o.pool.number || !canFill(d):
+		return nil
+	case o.pool.number == (dm.Number{}):
+		return problem.Newf(problem.NoProvider, string(v.ID), "it lies on %s, which can fill up while its volume group has room: originals take room there, too", d.Name)
 	}
-	return nil
+	return problem.Newf(problem.NoProvider, string(v.ID), "its thin pool lies on %s, which can fill up before the pool does: a snapshot takes room there, too", d.Name)
+}
+
+// canFill tells a device that may have no room for what has its place on it.
+func canFill(d dm.Device) bool {
+	return isPool(d) || strings.HasSuffix(d.UUID, "-vpool") || strings.HasPrefix(d.UUID, "VDO-")
 }
 
 // isPool tells a thin pool of LVM by the UUID, which lv_layer in lvm2 ends so for one

@@ -75,6 +75,10 @@ func (s *set) Hold(ctx context.Context) error {
 
 // Commit has the pools take the snapshots.
 func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
+	return s.commitAt(ctx, time.Now())
+}
+
+func (s *set) commitAt(ctx context.Context, instant time.Time) ([]snapshot.Snapshot, error) {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -87,12 +91,11 @@ func (s *set) Commit(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := s.hold.InTime(); err != nil {
 		return nil, coded(s.id, err)
 	}
-	now := time.Now()
 	for _, t := range s.targets {
 		if err := t.take(s.control); err != nil {
 			return nil, err
 		}
-		t.taken = now
+		t.taken = instant
 		fault.Point("lvm:snapshot-taken")
 	}
 	if err := s.hold.InTime(); err != nil {

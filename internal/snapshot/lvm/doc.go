@@ -1,8 +1,9 @@
-// Package lvm takes snapshots of file systems on thin logical volumes of LVM, in
-// the pool that they lie in. It knows LVM's commands and reports, how a thin pool
+// Package lvm takes snapshots of file systems on logical volumes of LVM: on thin ones in
+// the pool that they lie in, and where people have named it on classic ones, by free
+// extents of their volume group. It knows LVM's commands and reports, how a thin pool
 // of device-mapper takes a snapshot, and which logical volumes are ours.
 //
-// # The way
+// # The way of thin volumes
 //
 // Prepare makes an empty thin volume beside the origin, by lvcreate: with our
 // tags, not active, and not to be activated. Then it tells the pool to forget the
@@ -49,6 +50,19 @@
 // Fill the pool, and so stop every volume in it: with too little room, in data or
 // metadata, no snapshot is taken, and one that is there is given up when room gets
 // short, whoever fills the pool. Run a command while another one hangs: until that has
-// ended, LVM is not asked any more in this process. Take volumes that are not thin: they are for
-// device-mapper.
+// ended, LVM is not asked any more in this process. Take volumes that are not thin unless people
+// want that: they are for device-mapper.
+//
+// # The way of classic volumes
+//
+// Prepare makes a room of the group's free extents: a logical volume like any other, with our
+// tags, that is not activated at boot. The originals of what changes go there, and
+// all else is package dm's, which lays devices of its own below the volume and freezes it.
+// LVM's own snapshots are not used: to make and to remove one it suspends the live volume,
+// for ever if it is killed then; and one that outlives a power cut is part of its origin
+// at the next boot.
+//
+// Rooms are in use by what is laid over them, so LVM does not remove them. When one is full
+// the snapshot is lost, and the room given back. Thin and classic volumes of a set are
+// held together and show one instant.
 package lvm

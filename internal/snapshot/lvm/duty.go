@@ -8,4 +8,4 @@ import (
 // Duty is what a guard does for a set whose process has died: it removes our devices
 // and the logical volumes, before they fill the pool. The main function gives it to
 // guard.Main.
-func Duty() guard.Duty { return bequest.Of(New()) }
+func Duty() guard.Duty { return bequest.Of(New(nil)) }

@@ -60,7 +60,7 @@ func take(t *testing.T, p *Provider, id string, vs ...snapshottest.Volume) []sna
 func TestRemovedByAnother(t *testing.T) {
 	g := newGroup(t, 300)
 	v := g.thin(t, "a", "ext4")
-	p := New()
+	p := New(hostTable)
 	remove := func(id string) error {
 		_, err := tool.Run(t.Context(), "lvremove", "--yes", g.name+"/"+namePrefix+id+"-0")
 		return err
@@ -94,7 +94,7 @@ func TestRemovedByAnother(t *testing.T) {
 func TestForcedOut(t *testing.T) {
 	g := newGroup(t, 300)
 	v := g.thin(t, "a", "xfs")
-	s := take(t, New(), "forced", v)[0]
+	s := take(t, New(hostTable), "forced", v)[0]
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestForcedOut(t *testing.T) {
 func TestPoolFills(t *testing.T) {
 	g := newGroup(t, 300)
 	v := g.thin(t, "a", "ext4")
-	p := New()
+	p := New(hostTable)
 	data := make([]byte, 4<<20)
 	fill := func(round byte, files int) (longest time.Duration) {
 		for i := range data {
@@ -214,7 +214,7 @@ func TestUnseen(t *testing.T) {
 					t.Errorf("%s there is\n%sand was\n%s", when, now, before)
 				}
 			}
-			s := take(t, New(), "unseen", v)[0]
+			s := take(t, New(hostTable), "unseen", v)[0]
 			same("before it is shown")
 			if err := s.Err(); err != nil {
 				t.Fatal(err)
@@ -240,7 +240,7 @@ func TestUnseen(t *testing.T) {
 func TestLeftInactive(t *testing.T) {
 	g := newGroup(t, 300)
 	v := g.thin(t, "a", "ext4")
-	s := take(t, New(), "left", v)[0].(*target)
+	s := take(t, New(hostTable), "left", v)[0].(*target)
 	// As after a power cut: no devices, and a process that is none of this boot.
 	name := s.place.lv.full()
 	was, _ := s.place.lv.read()
@@ -258,7 +258,7 @@ func TestLeftInactive(t *testing.T) {
 	if attr := scratch.Run(t, "lvs", "--noheadings", "-o", "lv_active", name); strings.Contains(attr, "active") {
 		t.Errorf("it was activated with its group: %q", attr)
 	}
-	left, err := New().Leftovers(t.Context())
+	left, err := New(hostTable).Leftovers(t.Context())
 	if err != nil || len(left) != 1 {
 		t.Fatalf("leftovers: %v, %v", left, err)
 	}
@@ -274,7 +274,7 @@ func TestLeftInactive(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	g := newGroup(t, 300)
 	thin := g.thin(t, "thin", "ext4")
-	p := New()
+	p := New(hostTable)
 	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "-L", "64m", "-n", "thick", g.name)
 	thick := g.mount(t, "thick", "ext4")
 	if err := p.Check(t.Context(), thick.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "classic") {
@@ -308,7 +308,7 @@ func TestOtherMachine(t *testing.T) {
 		args = append(args, "--addtag", tag)
 	}
 	scratch.Run(t, "lvcreate", args...)
-	left, err := New().Leftovers(t.Context())
+	left, err := New(hostTable).Leftovers(t.Context())
 	if len(left) != 0 || !problem.Is(err, problem.LeftoverForeign) || !strings.Contains(err.Error(), "another machine") {
 		t.Errorf("%v, %v", left, err)
 	}

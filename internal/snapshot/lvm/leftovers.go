@@ -11,13 +11,15 @@ import (
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
+	stack "stillpoint/internal/snapshot/dm"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/volume"
 )
 
-// Leftovers asks LVM for what has our tags, where a thin pool is active. In one that
-// is not, a leftover takes room from nobody; it is found when the pool is active, as a
-// volume in it must be to be backed up.
+// Leftovers asks LVM for what has our tags, where a thin pool is active, or a classic
+// volume in a group that may have some. In one that is not, a leftover takes room from
+// nobody; it is found when the pool, or a volume of the group, is active, as one must be
+// to be backed up. What is laid below classic volumes the kernel tells, without LVM.
 func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -33,21 +35,39 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, coded("leftovers", err)
 	}
 	defer c.Close()
-	if some, err := anyPool(c); err != nil || !some {
+	laid, err := p.under().LeftInRooms(ctx)
+	if err != nil {
+		return nil, coded("leftovers", err)
+	}
+	lvs, err := p.suspects(ctx, c)
+	if err != nil {
+		return lefts(p.console, nil, laid), err
+	}
+	return p.sift(lvs, laid)
+}
+
+// suspects are the logical volumes that there are, where some may be ours.
+func (p *Provider) suspects(ctx context.Context, c *dm.Control) ([]logical, error) {
+	if some, err := anySuspect(c); err != nil || !some {
 		return nil, coded("leftovers", err)
 	}
 	lvs, err := p.console.list(ctx)
 	if problem.Is(err, problem.NoProvider) {
-		return nil, nil // nor without LVM
+		return nil, nil // nor are there any without LVM
 	}
 	if err != nil {
 		return nil, coded("leftovers", fmt.Errorf("look for leftovers: %w", err))
 	}
+	return lvs, nil
+}
+
+// sift tells what is left over from what is in use, and from what is not ours.
+func (p *Provider) sift(lvs []logical, laid []stack.LeftInRoom) ([]snapshot.Snapshot, error) {
 	here, err := self()
 	if err != nil {
 		return nil, coded("leftovers", err)
 	}
-	var found []snapshot.Snapshot
+	var dead []logical
 	var errs []error
 	for _, lv := range lvs {
 		c, ours := lv.read()
@@ -58,30 +78,37 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		case c.by.machine != here.machine:
 			errs = append(errs, problem.Newf(problem.LeftoverForeign, lv.full(), "was made on another machine (%s)", c.by.machine))
 		case !c.by.lives(here):
-			found = append(found, &leftover{console: p.console, lv: lv, claim: c})
+			dead = append(dead, lv)
 		}
 	}
-	slices.SortFunc(found, func(a, b snapshot.Snapshot) int { return strings.Compare(a.ID(), b.ID()) })
-	return found, errors.Join(errs...)
+	return lefts(p.console, dead, laid), errors.Join(errs...)
 }
 
-// anyPool tells whether there is a thin pool of LVM that has a volume. It is some
-// calls to the kernel that wait for nothing, and no command of LVM, which reads all
-// disks.
-func anyPool(c *dm.Control) (bool, error) {
-	all, err := c.List()
-	if err != nil {
-		return false, err
-	}
-	for _, d := range all {
-		if d, err = c.Status(d.Number); err != nil && !errors.Is(err, dm.ErrNone) { // or it has gone
-			return false, err
+// lefts are the leftovers of volumes of ours, each with what is laid over it, and of
+// what is laid over one that is not among them.
+func lefts(console *console, dead []logical, laid []stack.LeftInRoom) []snapshot.Snapshot {
+	var found []snapshot.Snapshot
+	for _, lv := range dead {
+		l := &leftover{console: console, lv: lv}
+		l.claim, _ = lv.read()
+		if i := slices.IndexFunc(laid, l.isOver); i >= 0 {
+			l.laid = laid[i]
+			laid = slices.Delete(laid, i, i+1)
 		}
-		if isPool(d) {
-			return true, nil
-		}
+		found = append(found, l)
 	}
-	return false, nil
+	for _, l := range laid {
+		found = append(found, l)
+	}
+	slices.SortFunc(found, func(a, b snapshot.Snapshot) int { return strings.Compare(a.ID(), b.ID()) })
+	return found
+}
+
+// isOver tells whether what is laid below a classic volume has its originals in the
+// volume that is left.
+func (l *leftover) isOver(laid stack.LeftInRoom) bool {
+	index, err := l.lv.index()
+	return err == nil && l.lv.Type == roomType && laid.Set == l.claim.set && laid.Index == index
 }
 
 // A leftover is what a process that died left of one snapshot.
@@ -89,6 +116,7 @@ type leftover struct {
 	console *console
 	lv      logical
 	claim   claim
+	laid    snapshot.Snapshot // over a room; may be nil
 }
 
 // ID is the set's and the logical volume's.
@@ -129,6 +157,11 @@ func (l *leftover) release(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if l.laid != nil {
+		if err := l.laid.Release(ctx); err != nil {
+			return err
+		}
+	}
 	c, err := dm.Open()
 	if err != nil {
 		return err
@@ -139,7 +172,7 @@ func (l *leftover) release(ctx context.Context) error {
 			return err
 		}
 	}
-	if lower, err := c.StatusOf(dmUUID(l.lv)); err == nil {
+	if lower, err := c.StatusOf(dmUUID(l.lv)); err == nil && l.lv.Type != roomType { // which is LVM's own
 		if err := removeLower(c, lower); err != nil {
 			return err
 		}

@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
+	"stillpoint/internal/cachefile"
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/device"
+	stack "stillpoint/internal/snapshot/dm"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/volume"
 )
@@ -21,21 +24,37 @@ import (
 // Name is the provider's.
 const Name = "lvm"
 
-// A Provider takes snapshots of thin logical volumes.
+// A Provider takes snapshots of thin logical volumes, and of classic ones where people
+// have named it.
 type Provider struct {
 	console *console
+	table   func(context.Context) (*volume.Table, error)
+	maximum cachefile.Size // of the room for the originals of a classic volume
+
+	once sync.Once
+	laid *stack.Provider
 }
 
-// New makes a Provider.
-func New() *Provider { return &Provider{console: host} }
+// New makes a Provider; table says what is mounted.
+func New(table func(context.Context) (*volume.Table, error)) *Provider {
+	return &Provider{console: host, table: table}
+}
+
+// WithMaximum is the same provider, which lets the originals of a classic volume take
+// no more than that of the free extents of its group.
+func (p *Provider) WithMaximum(m cachefile.Size) *Provider {
+	return &Provider{console: p.console, table: p.table, maximum: m}
+}
 
 // Name is "lvm".
 func (p *Provider) Name() string { return Name }
 
 // About says what these snapshots are.
-func (p *Provider) About() string { return "snapshots of thin logical volumes, in their pool" }
+func (p *Provider) About() string {
+	return "snapshots of thin logical volumes, in their pool; where it is named also of classic ones, by free extents of their group"
+}
 
-// Check is nil when a snapshot of v can be made as the host is now.
+// Check is nil when a snapshot of v, a thin volume, can be made as the host is now.
 func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -126,11 +145,8 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	}
 	uuid, ok := lvUUID(d.UUID)
-	if !ok || len(table) != 1 {
-		return o, problem.Newf(problem.NoProvider, id, "is on %s, which is not a thin volume", d.Name)
-	}
-	if table[0].Type != "thin" {
-		return o, problem.Newf(problem.NoProvider, id, "is on %s, which is not a thin volume but %s", d.Name, kindOf(table[0].Type))
+	if !ok || len(table) != 1 || table[0].Type != "thin" {
+		return o, notThin(d, table, v)
 	}
 	if o, err = thinOf(table[0]); err != nil {
 		return o, problem.New(problem.NoProvider, id, err)
@@ -170,12 +186,10 @@ func (o *origin) known(v volume.Volume, lvs []logical) error {
 
 func kindOf(target string) string {
 	switch target {
-	case "linear", "striped":
-		return "a classic one (" + target + ")"
 	case "snapshot-origin":
 		return "the origin of a classic snapshot"
 	}
-	return target
+	return "a classic volume (" + target + ")"
 }
 
 // thinOf reads the table of a thin volume: "POOL NUMBER", and for one with an
@@ -210,4 +224,7 @@ func dmUUID(lv logical) string {
 	return "LVM-" + strings.ReplaceAll(lv.GroupUUID, "-", "") + strings.ReplaceAll(lv.UUID, "-", "")
 }
 
-var _ snapshot.Joiner = (*Provider)(nil)
+var (
+	_ snapshot.Joiner    = (*Provider)(nil)
+	_ snapshot.OnRequest = (*Provider)(nil)
+)

@@ -18,7 +18,7 @@ import (
 // takeAfter prepares a set, does something, and goes on with the set.
 func takeAfter(t *testing.T, v snapshottest.Volume, id string, meanwhile func()) (snapshot.Pending, []snapshot.Snapshot, error) {
 	t.Helper()
-	set, err := New().Prepare(t.Context(), id, []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}})
+	set, err := New(hostTable).Prepare(t.Context(), id, []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestThreshold(t *testing.T) {
 	}
 	t.Cleanup(func() { os.Remove(profile) })
 	scratch.Run(t, "lvchange", "-q", "--metadataprofile", "stillpoint-test", g.name+"/pool")
-	set, err := New().Prepare(t.Context(), "above", []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}})
+	set, err := New(hostTable).Prepare(t.Context(), "above", []snapshot.Target{{Volume: v.Volume, Paths: []string{"."}}})
 	if problem.CodeOf(err) != problem.PoolFull {
 		t.Errorf("got %v, want pool-full", err)
 	}
@@ -146,7 +146,7 @@ func TestPoolAsBefore(t *testing.T) {
 		scratch.Run(t, "lvchange", "--monitor", "y", g.name+"/pool")
 	}
 	before := watched()
-	s := take(t, New(), "watched", v)[0]
+	s := take(t, New(hostTable), "watched", v)[0]
 	if err := s.Err(); err != nil {
 		t.Error(err)
 	}
@@ -161,7 +161,7 @@ func TestPoolAsBefore(t *testing.T) {
 	}
 	t.Logf("the pool is %q", before)
 	scratch.Run(t, "dmsetup", "suspend", "--noflush", g.name+"-pool-tpool")
-	err := New().Check(t.Context(), v.Volume)
+	err := New(hostTable).Check(t.Context(), v.Volume)
 	scratch.Run(t, "dmsetup", "resume", g.name+"-pool-tpool")
 	if problem.CodeOf(err) != problem.DeviceSuspended {
 		t.Errorf("got %v, want device-suspended", err)
@@ -175,7 +175,7 @@ func TestPoolExtended(t *testing.T) {
 	if err := os.WriteFile(v.Dir+"/file", []byte("before"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := take(t, New(), "extended", v)[0]
+	s := take(t, New(hostTable), "extended", v)[0]
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}

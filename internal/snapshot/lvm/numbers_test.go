@@ -15,7 +15,7 @@ import (
 func TestNumbers(t *testing.T) {
 	g := newGroup(t, 300)
 	v := g.thin(t, "a", "ext4")
-	s := take(t, New(), "numbers", v)[0].(*target)
+	s := take(t, New(hostTable), "numbers", v)[0].(*target)
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}

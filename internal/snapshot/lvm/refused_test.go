@@ -23,19 +23,19 @@ func TestDiskMissing(t *testing.T) {
 	loop := strings.TrimSpace(scratch.Run(t, "losetup", "--find", "--show", image))
 	t.Cleanup(func() { _, _ = tool.Run(context.Background(), "losetup", "--detach", loop) })
 	scratch.Run(t, "vgextend", "--yes", "-q", g.name, loop)
-	if err := New().Check(t.Context(), v.Volume); err != nil {
+	if err := New(hostTable).Check(t.Context(), v.Volume); err != nil {
 		t.Error(err)
 	}
 	scratch.Run(t, "losetup", "--detach", loop)
 	until(t, "the end of the disk", func() bool {
 		return strings.Contains(scratch.Run(t, "vgs", "--noheadings", "-o", "vg_attr", g.name), "p")
 	})
-	err := New().Check(t.Context(), v.Volume)
+	err := New(hostTable).Check(t.Context(), v.Volume)
 	scratch.Run(t, "vgreduce", "--removemissing", g.name)
 	if problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("got %v, want no-provider", err)
 	}
-	if err := New().Check(t.Context(), v.Volume); err != nil {
+	if err := New(hostTable).Check(t.Context(), v.Volume); err != nil {
 		t.Error(err)
 	}
 }
@@ -51,7 +51,7 @@ func TestPoolInPool(t *testing.T) {
 	t.Cleanup(func() { scratch.Run(t, "vgremove", "--force", "--force", "--yes", "-q", "-q", inner.name) })
 	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--type", "thin-pool", "-L", "200m", "-n", "pool", inner.name)
 	v := inner.thin(t, "a", "ext4")
-	if err := New().Check(t.Context(), v.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "fill up") {
+	if err := New(hostTable).Check(t.Context(), v.Volume); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "fill up") {
 		t.Errorf("got %v, want no-provider", err)
 	}
 }
@@ -69,10 +69,10 @@ func TestLogElsewhere(t *testing.T) {
 	scratch.Run(t, "mount", "-o", "logdev="+log, node, at)
 	t.Cleanup(func() { scratch.Run(t, "umount", at) })
 	v, _ := scratch.Find(t, at)
-	if err := New().Check(t.Context(), v); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "logdev=") {
+	if err := New(hostTable).Check(t.Context(), v); problem.CodeOf(err) != problem.NoProvider || !strings.Contains(err.Error(), "logdev=") {
 		t.Errorf("got %v, want no-provider", err)
 	}
-	if _, err := New().Prepare(t.Context(), "apart", []snapshot.Target{{Volume: v, Paths: []string{"."}}}); problem.CodeOf(err) != problem.NoProvider {
+	if _, err := New(hostTable).Prepare(t.Context(), "apart", []snapshot.Target{{Volume: v, Paths: []string{"."}}}); problem.CodeOf(err) != problem.NoProvider {
 		t.Errorf("got %v, want no-provider", err)
 	}
 }

@@ -46,7 +46,7 @@ func TestRenamed(t *testing.T) {
 		{"origin renamed", true, []string{"lvrename", g.name + "/a", g.name + "/b"}, []string{"lvrename", g.name + "/b", g.name + "/a"}},
 		{"group refreshed", true, []string{"vgchange", "--refresh", g.name}, []string{"true"}},
 	} {
-		s := take(t, New(), "renamed", v)[0]
+		s := take(t, New(hostTable), "renamed", v)[0]
 		if one.shown {
 			if err := s.Err(); err != nil {
 				t.Error(err)

@@ -63,35 +63,6 @@ type target struct {
 	snap
 }
 
-// Prepare makes the places for the snapshots.
-func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if !validID(id) || len(ts) == 0 {
-		return nil, fmt.Errorf("set %q of %d targets: not a set", id, len(ts))
-	}
-	var vs []volume.Volume
-	for _, t := range ts {
-		if err := candidate(t.Volume); err != nil {
-			return nil, err
-		}
-		vs = append(vs, t.Volume)
-	}
-	if err := apart(vs); err != nil {
-		return nil, err
-	}
-	c, err := open(ts[0].Volume)
-	if err != nil {
-		return nil, err
-	}
-	s := &set{id: id, console: p.console, control: c, busy: make(chan struct{}, 1)}
-	if err := s.prepare(ctx, ts); err != nil {
-		return nil, errors.Join(err, s.Abort(context.WithoutCancel(ctx)))
-	}
-	return s, nil
-}
-
 func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 	for i, one := range ts { // before LVM is asked, which might read what is suspended
 		t := &target{set: s, index: i, volume: one.Volume}
@@ -190,7 +161,7 @@ func apart(vs []volume.Volume) error {
 		for _, d := range v.Stack {
 			for _, o := range vs {
 				if o.ID != v.ID && d.File != "" && carries(o, d.File) {
-					return problem.Newf(problem.NotOneInstant, string(v.ID), "lies in %s on %s, whose writes cannot be suspended while its thin pool takes the snapshot; they can be taken one at a time (--one-at-a-time)", d.File, o.ID)
+					return problem.Newf(problem.NotOneInstant, string(v.ID), "lies in %s on %s, whose writes cannot be suspended while its volume group has to be written to for the snapshot; they can be taken one at a time (--one-at-a-time)", d.File, o.ID)
 				}
 			}
 		}

@@ -12,10 +12,10 @@ func TestApart(t *testing.T) {
 	outer := volume.Volume{ID: "outer", Mounts: []volume.Mount{{Point: "/srv", Root: "/"}}}
 	inner := volume.Volume{ID: "inner", Stack: []volume.Device{{Name: "dm-3", Type: "lvm"}, {Name: "loop0", Type: "loop", File: "/srv/images/disk"}}}
 	other := volume.Volume{ID: "other", Mounts: []volume.Mount{{Point: "/srv2", Root: "/"}}}
-	if err := New().Together(t.Context(), []volume.Volume{other, inner, outer}); problem.CodeOf(err) != problem.NotOneInstant {
+	if err := New(hostTable).Together(t.Context(), []volume.Volume{other, inner, outer}); problem.CodeOf(err) != problem.NotOneInstant {
 		t.Errorf("got %v, want not-one-instant", err)
 	}
-	if err := New().Together(t.Context(), []volume.Volume{inner, other}); err != nil {
+	if err := New(hostTable).Together(t.Context(), []volume.Volume{inner, other}); err != nil {
 		t.Error(err)
 	}
 }

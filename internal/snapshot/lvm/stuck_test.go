@@ -26,7 +26,7 @@ func TestBriefly(t *testing.T) {
 			_, err := tool.Run(context.Background(), "dmsetup", "resume", name)
 			resumed <- err
 		}()
-		err := New().Check(t.Context(), v.Volume)
+		err := New(hostTable).Check(t.Context(), v.Volume)
 		if rerr := <-resumed; err != nil || rerr != nil {
 			t.Errorf("%s: %v, %v", name, err, rerr)
 		}

@@ -75,7 +75,7 @@ func groupOf(v snapshottest.Volume) group {
 
 func suiteHost(fs string) snapshottest.Host {
 	return snapshottest.Host{
-		New: func(testing.TB) snapshot.Provider { return New() },
+		New: func(testing.TB) snapshot.Provider { return New(hostTable) },
 		Volumes: func(tb testing.TB, n int) []snapshottest.Volume {
 			g := newGroup(tb, 900)
 			var vs []snapshottest.Volume

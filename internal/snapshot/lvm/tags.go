@@ -22,6 +22,9 @@ const (
 
 const namePrefix = "stillpoint-"
 
+// roomType is the type of segments that rooms for originals have.
+const roomType = "linear"
+
 // An owner is the process that made a snapshot.
 type owner struct{ machine, boot, pid, start string }
 
@@ -82,7 +85,16 @@ func (c claim) tags() []string {
 
 // digest binds a claim to the volume of a name in a volume group.
 func (c claim) digest(groupUUID, name string) string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{"stillpoint lvm 1", groupUUID, name, c.set, c.of, c.by.String()}, "\x00")))
+	return c.sum("stillpoint lvm 1", groupUUID, name)
+}
+
+// roomDigest does so for one that is room for the originals of a classic volume.
+func (c claim) roomDigest(groupUUID, name string) string {
+	return c.sum("stillpoint lvm room 1", groupUUID, name)
+}
+
+func (c claim) sum(scheme, groupUUID, name string) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{scheme, groupUUID, name, c.set, c.of, c.by.String()}, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -103,7 +115,14 @@ func (lv logical) read() (c claim, ours bool) {
 			c.proof = value
 		}
 	}
-	return c, lv.tagged() && lv.Type == "thin" && c.proof == c.digest(lv.GroupUUID, lv.Name)
+	proof := ""
+	switch lv.Type {
+	case "thin":
+		proof = c.digest(lv.GroupUUID, lv.Name)
+	case roomType:
+		proof = c.roomDigest(lv.GroupUUID, lv.Name)
+	}
+	return c, lv.tagged() && proof != "" && c.proof == proof
 }
 
 func (lv logical) tagged() bool {

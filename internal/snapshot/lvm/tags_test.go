@@ -50,6 +50,32 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// Room for originals is ours by a proof of its own: that of the one kind is none of the other.
+func TestRoomClaim(t *testing.T) {
+	lv, c := ourVolume(t)
+	lv.Name, lv.Type = "stillpoint-abc-room-3", roomType
+	c.proof = c.roomDigest(lv.GroupUUID, lv.Name)
+	lv.Tags = strings.Join(c.tags(), ",")
+	if got, ours := lv.read(); !ours || got != c {
+		t.Errorf("read %+v, %v", got, ours)
+	}
+	if n, err := lv.index(); n != 3 || err != nil {
+		t.Errorf("its index is %d, %v", n, err)
+	}
+	for name, change := range map[string]func(*logical){
+		"another kind": func(lv *logical) { lv.Type = "thin" },
+		"striped":      func(lv *logical) { lv.Type = "striped" },
+		"another name": func(lv *logical) { lv.Name = "stillpoint-abc-room-4" },
+		"no proof":     func(lv *logical) { lv.Tags = tagOurs },
+	} {
+		other := lv
+		change(&other)
+		if _, ours := other.read(); ours {
+			t.Errorf("%s: it is still ours", name)
+		}
+	}
+}
+
 // A process lives until it has ended, and its number alone is none.
 func TestLives(t *testing.T) {
 	me, err := self()
