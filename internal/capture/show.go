@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"os"
 
 	"stillpoint/internal/sys/mount"
@@ -25,7 +26,9 @@ func (s *Set) Show(private *mount.Private) error {
 	var err error
 	for i, pl := range s.Places {
 		if p, ok := pieces[pl.Path]; ok {
-			ms[i], err = mount.Clone(p.Root, p.Rel)
+			if ms[i], err = mount.Clone(p.Root, p.Rel); err != nil {
+				err = cmp.Or(s.Err(), err) // nothing is there where a snapshot could not be shown
+			}
 		} else {
 			ms[i], err = private.Clone(pl.Path)
 		}
