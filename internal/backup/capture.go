@@ -155,14 +155,20 @@ func (c *capture) while(ctx context.Context, do func(context.Context) error) err
 // ask returns the error of the first snapshot that did not stay good.
 func (c *capture) ask() error {
 	for _, s := range c.snaps {
-		if err := s.Err(); err != nil {
-			if problem.CodeOf(err) == problem.Uncatalogued {
-				err = problem.New(problem.SnapshotLost, s.ID(), err)
-			}
+		if err := lost(s); err != nil {
 			return fmt.Errorf("everything read from it is suspect: %w", err)
 		}
 	}
 	return nil
+}
+
+// lost is why a snapshot did not stay good; nil where it did.
+func lost(s snapshot.Snapshot) error {
+	err := s.Err()
+	if err != nil && problem.CodeOf(err) == problem.Uncatalogued {
+		err = problem.New(problem.SnapshotLost, s.ID(), err)
+	}
+	return err
 }
 
 // span is the first instant of all parts of all snapshots, and how far the

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,5 +61,8 @@ func (r *reading) site(c *capture, id volume.ID, rel, live string) (site, error)
 		return site{direct: d}, err
 	}
 	root, err := r.open(c.snaps[id].Root(), rel, live)
+	if err != nil { // nothing is there where a snapshot could not be shown
+		err = cmp.Or(lost(c.snaps[id]), err)
+	}
 	return site{root: root}, err
 }

@@ -15,6 +15,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/repository"
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/volume"
 )
@@ -71,6 +72,64 @@ func TestRetry(t *testing.T) {
 		}
 	}
 	tr.nothingLeft()
+}
+
+// A late one is the right provider of a volume, and finds out only while it prepares
+// that it cannot take it: there was room, or nobody else had the device, when it was asked.
+type late struct {
+	*fake.Provider
+	at   problem.Code // what it says then
+	then problem.Code // and from then on, when it is asked; none where that has passed
+	met  bool
+}
+
+func (*late) Name() string { return "late" }
+
+func (l *late) Check(ctx context.Context, v volume.Volume) error {
+	if l.met && l.then != "" {
+		return problem.Newf(l.then, string(v.ID), "planned")
+	}
+	return l.Provider.Check(ctx, v)
+}
+
+func (l *late) Prepare(ctx context.Context, id string, ts []snapshot.Target) (snapshot.Pending, error) {
+	if !l.met {
+		l.met = true
+		return nil, problem.Newf(l.at, "", "planned")
+	}
+	return l.Provider.Prepare(ctx, id, ts)
+}
+
+// Providers are asked anew at each try: what one finds out while it prepares goes to
+// the next one then, and ends a job that has no next try with its code.
+func TestRetryAsksAnew(t *testing.T) {
+	for _, c := range []struct {
+		at, then problem.Code
+		want     string
+	}{
+		{problem.CacheFull, problem.CacheNowhere, "able"},
+		{problem.PoolFull, problem.PoolFull, "able"},
+		{problem.Busy, problem.Busy, "able"},
+		{problem.Busy, "", "late"},
+	} {
+		f := fake.New(t.TempDir(), fake.Options{})
+		l := &late{Provider: f, at: c.at, then: c.then}
+		r := newRig(t, l, able{f})
+		r.some()
+		_, err := r.try(Options{Provider: Auto})
+		r.wantCode(err, c.at)
+
+		l.met = false
+		once := Rule{Times: 1, Wait: time.Millisecond}
+		rep, err := r.try(Options{Provider: Auto, Retry: Retry{Resources: once, Retryable: once}})
+		r.must(err)
+		if rep.Tries != 2 || len(rep.Volumes) != 1 || rep.Volumes[0].Provider != c.want {
+			t.Errorf("%s, then %q: %d tries, taken by %+v", c.at, c.then, rep.Tries, rep.Volumes)
+		}
+		if held := f.Held(); len(held) > 0 {
+			t.Errorf("left: %q", held)
+		}
+	}
 }
 
 // Nothing is held while a next try is waited for, and who cancels waits for

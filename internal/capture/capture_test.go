@@ -176,6 +176,24 @@ func TestShow(t *testing.T) {
 	}
 }
 
+// Where a snapshot could not be shown, that is what is said, and not that a path is missing.
+func TestUnshown(t *testing.T) {
+	r := newRig(t)
+	p, err := r.plan(r.dir)
+	r.must(err)
+	s, err := Take(t.Context(), p, quiesce.Settings{}, func(quiesce.Event) {})
+	r.must(err)
+	defer func() { r.must(s.Release(t.Context())) }()
+	r.must(os.RemoveAll(s.Snapshots[0].Root()))
+	r.fake.Lose(s.Snapshots[0].Volume(), errors.New("planned"))
+	private, err := mount.NewPrivate()
+	r.must(err)
+	defer private.Close()
+	if err := s.Show(private); !problem.Is(err, problem.SnapshotLost) || !strings.Contains(err.Error(), "planned") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Whatever step fails, nothing stays, and the error has a code.
 func TestTakeFails(t *testing.T) {
 	r := newRig(t)

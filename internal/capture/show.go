@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"os"
 
 	"stillpoint/internal/sys/mount"
@@ -25,7 +26,9 @@ func (s *Set) Show(private *mount.Private) error {
 	var err error
 	for i, pl := range s.Places {
 		if p, ok := pieces[pl.Path]; ok {
-			ms[i], err = mount.Clone(p.Root, p.Rel)
+			if ms[i], err = clone(p); err != nil {
+				err = cmp.Or(s.Err(), err) // nothing is there where a snapshot could not be shown
+			}
 		} else {
 			ms[i], err = private.Clone(pl.Path)
 		}
@@ -47,4 +50,23 @@ func (s *Set) Show(private *mount.Private) error {
 		}
 	}
 	return nil
+}
+
+// clone makes a mount of a piece. Of a snapshot nothing is to be executed, but these
+// programs are to find all that they find on the live volume: they lie on it themselves,
+// with their libraries, where that is "/".
+func clone(p Piece) (*os.File, error) {
+	m, err := mount.Clone(p.Root, p.Rel)
+	if err != nil {
+		return nil, err
+	}
+	able, err := mount.Executable(p.Path)
+	if err == nil && able {
+		err = mount.MakeExecutable(m)
+	}
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
 }

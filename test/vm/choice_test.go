@@ -50,10 +50,9 @@ func TestChoice(t *testing.T) {
 	r.sub("each alone", (*rig).eachAlone)
 	r.sub("together", (*rig).chosenTogether)
 	r.sub("one in the other", (*rig).oneInTheOther)
+	r.sub("no place", (*rig).noPlace)
+	r.sub("agent", func(r *rig) { r.mappedByAgent("/m/thin /m/plain") })
 	r.noDevices()
-	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
-		r.Errorf("left are:\n%s", out)
-	}
 }
 
 // A host that has no device of device-mapper has none of its modules after a backup, too.
@@ -185,8 +184,35 @@ func (r *rig) oneInTheOther() {
 	r.Logf("%s", r.must("cd /var/restored/m && guest ordered image linear"))
 }
 
+// Where dm has no place for its cache file besides the volumes of the set, copy-on-write
+// takes them, which needs none.
+func (r *rig) noPlace() {
+	r.must("umount /m/keyring /m/image") // the one's originals may lie on an encrypted volume only, the other's device writes to a file unseen
+	defer r.must("mount /dev/mapper/inner /m/keyring && mount -o loop /m/linear/image /m/image")
+	all := r.said("/")
+	if got := all.chosen("/m/linear"); got != "cow" || !strings.Contains(all.reason("/m/linear", "dm"), "not in one set with the others") {
+		r.Errorf("with all others %s takes it; dm says %q", got, all.reason("/m/linear", "dm"))
+	}
+	if got := all.chosen("/m/thin"); got != "lvm" { // needs no cache file
+		r.Errorf("%s takes the thin volume", got)
+	}
+	r.must(`stillpoint run / -- sh -ec 'test $(cat /m/linear/name) = /m/linear; test $(cat /m/thin/name) = /m/thin'`)
+	dir := "--cache-dir /m/linear /m/linear"
+	alone := r.said(dir)
+	if got := alone.chosen("/m/linear"); got != "cow" || !strings.Contains(alone.reason("/m/linear", "dm"), "part of the set") {
+		r.Errorf("with no other place %s takes it; dm says %q", got, alone.reason("/m/linear", "dm"))
+	}
+	r.must("stillpoint run " + dir + " -- grep -q /m/linear /m/linear/name")
+	if res := r.try("stillpoint backup --provider dm " + dir); res.Code != 1 || !strings.Contains(res.Out+res.Err, "cache-nowhere") {
+		r.Errorf("by name: %d %s%s", res.Code, res.Out, res.Err)
+	}
+}
+
 // noDevices wants none of ours, nor anything that carried them.
 func (r *rig) noDevices() {
 	r.Helper()
 	r.must("umount /m/image; ! dmsetup ls | grep -i stillpoint && ! lvs --noheadings -o lv_tags | grep -i stillpoint && ! losetup --noheadings -l | grep .")
+	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
+		r.Errorf("left are:\n%s", out)
+	}
 }

@@ -198,6 +198,14 @@ type pressure struct {
 
 var pressures = []pressure{
 	{
+		// Above its memory.high a process sleeps at each step that it grows (mem_cgroup_handle_over_high
+		// in mm/memcontrol.c), so what it has grows slowly, and never to memory.max.
+		"memory", "everything waited for memory",
+		`systemd-run --quiet --unit=hog -p MemoryHigh=16M -p MemoryMax=64M tail /dev/zero`,
+		`systemctl stop hog`,
+		10, 4,
+	},
+	{
 		"io", "everything waited for a device",
 		`echo "0 65536 delay $(readlink -f /dev/disk/by-id/virtio-scratch2) 0 200" | dmsetup create slow
 for i in 1 2 3 4; do systemd-run --quiet --unit=reader$i sh -c 'while dd if=/dev/mapper/slow of=/dev/null iflag=direct bs=4096; do :; done'; done`,

@@ -97,9 +97,7 @@ func (r *rig) snapshot() {
 func (r *rig) agentEnds(signal string) {
 	r.must("stillpoint snapshot create / >/run/id && stillpoint snapshot mount $(cat /run/id) /mnt && test -e /mnt/etc/fstab")
 	r.figures()
-	pid := r.must("systemctl show --property=MainPID --value stillpoint-agent")
-	r.must("kill -" + signal + " " + pid)
-	r.soon("p=$(systemctl show --property=MainPID --value stillpoint-agent); test $p != 0 && test $p != " + pid + " && timeout 20 stillpoint agent status")
+	r.nextAgent(signal)
 	r.goesOn("agent ended by SIG" + signal)
 	if out := r.must("stillpoint snapshot list"); out != "no snapshots" {
 		r.Errorf("there still are:\n%s", out)
@@ -108,6 +106,14 @@ func (r *rig) agentEnds(signal string) {
 	r.filterOutlives("SIG" + signal)
 	r.must("stillpoint snapshot create / >/run/id && stillpoint snapshot delete $(cat /run/id)")
 	r.goesOn("the next snapshot")
+}
+
+// nextAgent ends the agent by a signal, and waits for the one that systemd starts.
+func (r *rig) nextAgent(signal string) {
+	r.Helper()
+	pid := r.must("systemctl show --property=MainPID --value stillpoint-agent")
+	r.must("kill -" + signal + " " + pid)
+	r.soon("p=$(systemctl show --property=MainPID --value stillpoint-agent); test $p != 0 && test $p != " + pid + " && timeout 20 stillpoint agent status")
 }
 
 // filterOutlives wants that the next agent sees what was opened under the eyes of the

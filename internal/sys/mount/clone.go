@@ -134,6 +134,26 @@ func AttachAt(m *os.File, path string) error {
 	return nil
 }
 
+// Executable tells whether programs can be executed where path leads.
+func Executable(path string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false, failed("statfs", path, err)
+	}
+	return st.Flags&unix.ST_NOEXEC == 0, nil
+}
+
+// MakeExecutable lets programs be executed in a mount that is attached nowhere, and in
+// those below it, which Open or whoever made what was cloned has not let.
+func MakeExecutable(m *os.File) error {
+	err := unix.MountSetattr(int(m.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NOEXEC})
+	runtime.KeepAlive(m)
+	if err != nil {
+		return failed("mount_setattr", m.Name(), err)
+	}
+	return nil
+}
+
 // MakeReadOnly makes a mount read-only that is attached nowhere.
 func MakeReadOnly(m *os.File) error {
 	err := unix.MountSetattr(int(m.Fd()), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,7 +34,12 @@ func inChild(t *testing.T, prepare func(*exec.Cmd)) bool {
 }
 
 // In a chroot "/" is no mount, and still a Space is one.
-func TestSpaceInChroot(t *testing.T) {
+func TestSpaceInChroot(t *testing.T) { inChroot(t, false) }
+
+// Or it is a mount, which others share, and not the root of them all.
+func TestSpaceInMountedChroot(t *testing.T) { inChroot(t, true) }
+
+func inChroot(t *testing.T, mounted bool) {
 	if !inChild(t, func(cmd *exec.Cmd) {
 		cmd.Env = append(cmd.Env, "STILLPOINT_TEST_ROOT="+t.TempDir()) // the parent's, which can remove it
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
@@ -45,6 +51,10 @@ func TestSpaceInChroot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if mounted {
+		must(syscall.Mount(dir, dir, "", syscall.MS_BIND, ""))
+		must(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_SHARED, ""))
 	}
 	must(os.MkdirAll(dir+"/proc", 0o700))
 	must(syscall.Mount("proc", dir+"/proc", "proc", 0, ""))
@@ -61,6 +71,9 @@ func TestSpaceInChroot(t *testing.T) {
 	}
 	if _, err := os.Stat("/etc"); err == nil {
 		t.Error("other threads left the chroot")
+	}
+	if n := elsewhere(t); n != 2 {
+		t.Errorf("the Space has %d mounts, want its own and the one that is attached", n)
 	}
 	// Without /proc it cannot be done, and that is said.
 	must(syscall.Unmount("/proc", syscall.MNT_DETACH))
@@ -106,4 +119,29 @@ func TestSpaceNotAllowed(t *testing.T) {
 	if _, err := NewSpace(); !errors.Is(err, syscall.EPERM) {
 		t.Errorf("%v", err)
 	}
+}
+
+// elsewhere counts the mounts of the threads that are in another namespace.
+func elsewhere(t *testing.T) (n int) {
+	t.Helper()
+	here, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		there, err := os.Readlink(task + "/ns/mnt")
+		if err != nil || there == here {
+			continue // or a thread that ended
+		}
+		b, err := os.ReadFile(task + "/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += strings.Count(string(b), "\n")
+	}
+	return n
 }

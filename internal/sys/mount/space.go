@@ -78,13 +78,15 @@ func enter() (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return nil, failed("unshare", "mount namespace", err)
 	}
+	out := leaveChroot()
+	if out != nil && !errors.Is(out, unix.EPERM) { // else it may be none
+		return nil, out
+	}
 	// From here on nothing that happens may reach the host, and nothing of
 	// the host comes here.
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if err == unix.EINVAL { // "/" is not where something is mounted: this is a chroot
-		if err = leaveChroot(); err == nil {
-			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-		}
+	if err == unix.EINVAL && out != nil { // "/" is not where something is mounted: this is a chroot
+		return nil, out
 	}
 	if err != nil {
 		return nil, failed("mount private", "/", err)
@@ -101,7 +103,8 @@ func enter() (*os.File, error) {
 }
 
 // leaveChroot makes the root of the thread's namespace that of the thread,
-// which is what entering a namespace does (setns(2)).
+// which is what entering a namespace does (setns(2)). It is not asked before whether
+// there is one: a chroot to where something is mounted looks like any other root.
 func leaveChroot() error {
 	const own = "/proc/thread-self/ns/mnt"
 	fd, err := unix.Open(own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
