@@ -48,7 +48,7 @@ var may = map[string]string{
 	"internal/sys/writing":    "", // for tests
 	"internal/sys/zfs":        "",
 
-	"internal/tool":    "",
+	"internal/tool":    "internal/sys/memfile",
 	"internal/guard":   "internal/sys/freeze internal/sys/process internal/tool",
 	"internal/holder":  "internal/sys/fanotify internal/sys/peer internal/sys/process internal/tool",
 	"internal/scratch": "internal/tool internal/volume", // for tests

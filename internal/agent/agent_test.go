@@ -2,14 +2,21 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"stillpoint/internal/guard"
 	"stillpoint/internal/holder"
+	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/fake"
 	"stillpoint/internal/snapshot/snapshottest"
@@ -80,4 +87,77 @@ func TestMain(m *testing.M) {
 	heirsMain()
 	Main(func() snapshot.Provider { return fake.New(os.Getenv(storeVariable), fake.Options{}) })
 	os.Exit(m.Run())
+}
+
+// What was known of a snapshot stays known when the agent is gone, by which it is lost.
+func TestGone(t *testing.T) {
+	c := serve(t, fake.New(t.TempDir(), fake.Options{}))
+	pending, err := c.Prepare(t.Context(), "set", []snapshot.Target{{Volume: fake.Volume(t.TempDir()), Paths: []string{"."}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = pending.Hold(t.Context())
+	snaps, cerr := pending.Commit(t.Context())
+	if err := errors.Join(err, cerr, pending.Resume(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	before := snaps[0].Parts()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); snaps[0].Err() == nil && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // it learns of the end
+	}
+	if err := snaps[0].Err(); problem.CodeOf(err) != problem.SnapshotLost {
+		t.Errorf("it says %v", err)
+	}
+	if after := snaps[0].Parts(); len(before) != 1 || !reflect.DeepEqual(after, before) {
+		t.Errorf("before: %+v, after: %+v", before, after)
+	}
+}
+
+// An agent for one run that is gone is named with how it has ended.
+func TestEnded(t *testing.T) {
+	c, err := Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Check(t.Context(), fake.Volume(t.TempDir())); err != nil {
+		t.Fatal(err)
+	}
+	own := 0
+	for _, pid := range childrenOf(t, os.Getpid()) {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.HasPrefix(string(b), programName) {
+			own = pid
+		}
+	}
+	if own == 0 {
+		t.Fatal("it is no child of ours")
+	}
+	if err := syscall.Kill(own, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Check(t.Context(), fake.Volume(t.TempDir()))
+	if problem.CodeOf(err) != problem.SnapshotLost || !strings.Contains(err.Error(), programName+": signal: killed") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+func childrenOf(t *testing.T, pid int) (all []int) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tasks {
+		b, _ := os.ReadFile(name) // the thread may have ended
+		for _, f := range strings.Fields(string(b)) {
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, n)
+		}
+	}
+	return all
 }

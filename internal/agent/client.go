@@ -26,10 +26,13 @@ type Client struct {
 }
 
 // A line is how requests go to a Server.
-type line struct{ http *http.Client }
+type line struct {
+	http *http.Client
+	end  *ending // nil of an agent that others have started
+}
 
 func lineTo(address string) line {
-	return line{&http.Client{Transport: &http.Transport{
+	return line{http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", address)
@@ -140,7 +143,7 @@ func (c line) call(ctx context.Context, method, path string, body, into any) err
 		return ctx.Err()
 	}
 	if err != nil {
-		return problem.New(problem.SnapshotLost, "", fmt.Errorf("the agent does not answer: %w", err))
+		return problem.New(problem.SnapshotLost, "", fmt.Errorf("the agent does not answer: %w", c.end.because(err)))
 	}
 	defer response.Body.Close()
 	d := gob.NewDecoder(response.Body)
@@ -235,8 +238,9 @@ type remote struct {
 	path  string
 	taken taken
 
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	parts []snapshot.Part // once they are known
 }
 
 func (r *remote) ID() string        { return r.taken.ID }
@@ -254,10 +258,22 @@ func (r *remote) look() look {
 	if r.err == nil {
 		r.err = err
 	}
+	if len(l.Parts) > 0 {
+		r.parts = l.Parts
+	}
 	return l
 }
 
-func (r *remote) Parts() []snapshot.Part { return r.look().Parts }
+// Parts are known also when the agent is gone, if it was asked before.
+func (r *remote) Parts() []snapshot.Part {
+	r.mu.Lock()
+	known := r.parts
+	r.mu.Unlock()
+	if known == nil {
+		known = r.look().Parts
+	}
+	return known
+}
 
 func (r *remote) Gaps() []snapshot.Gap { return r.look().Gaps }
 

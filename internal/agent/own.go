@@ -75,13 +75,39 @@ func start(ctx context.Context, cache snapshot.CacheChoice) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start agent: %w", err)
 	}
-	go func() { _ = p.Wait() }()
+	end := ending{done: make(chan struct{})}
+	go func() {
+		end.err = p.Wait()
+		close(end.done)
+	}()
 	c, err := dial(ctx, l.Addr().String(), "", cache)
 	if err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start agent: %w", err)
 	}
+	c.end = &end
 	return c, nil
+}
+
+// An ending is how an agent for one run has ended.
+type ending struct {
+	done chan struct{}
+	err  error // after that
+}
+
+// because is err, of a call, with how the agent has ended, if it has.
+func (e *ending) because(err error) error {
+	if e == nil {
+		return err
+	}
+	select {
+	case <-e.done:
+		if e.err != nil {
+			return fmt.Errorf("%w (it has ended: %w)", err, e.err)
+		}
+	case <-time.After(time.Second): // its connections are closed before it can be waited for
+	}
+	return err
 }
 
 // Socket is where the resident agent listens.

@@ -28,8 +28,7 @@ func TestLiveExceptions(t *testing.T) {
 	log, err := os.Create(src + "/log")
 	r.must(err)
 	defer log.Close()
-	r.must(log.Truncate(16 * mib))
-	_, err = log.Write(make([]byte, 16*mib))
+	_, err = log.Write(make([]byte, 96*mib)) // to be read for longer than its writer ever has to wait
 	r.must(err)
 	stop := make(chan struct{})
 	ended := make(chan struct{})

@@ -30,6 +30,7 @@ type host struct {
 	wrong  string // or its name
 	how    string // fail, hang, cancel, deaf
 	cancel context.CancelFunc
+	lost   error // what the snapshots say as soon as they are taken
 
 	mu     sync.Mutex
 	n      int
@@ -176,7 +177,11 @@ type taken struct {
 
 func (s *taken) ID() string        { return string(s.id) }
 func (s *taken) Volume() volume.ID { return s.id }
+func (s *taken) Err() error        { return s.h.lost }
 func (s *taken) Parts() []snapshot.Part {
+	if s.h.lost != nil {
+		return nil
+	}
 	return []snapshot.Part{{Path: ".", Volume: s.id, Taken: s.at, Frozen: s.frozen}}
 }
 func (s *taken) Release(ctx context.Context) error {
@@ -334,6 +339,27 @@ func TestOrder(t *testing.T) {
 	} {
 		if a, b := at(pair[0]), at(pair[1]); a < 0 || b < 0 || a > b {
 			t.Errorf("%s is not before %s: %s", pair[0], pair[1], strings.Join(h.trace, ", "))
+		}
+	}
+}
+
+// A snapshot of which nothing is known any more, by when all go on, is no snapshot, and
+// neither are the others of its set.
+func TestLost(t *testing.T) {
+	for err, code := range map[error]problem.Code{
+		errPlanted: problem.SnapshotLost,
+		problem.Newf(problem.CacheFull, "", "no room"): problem.CacheFull,
+	} {
+		h := newHost()
+		h.lost = err
+		synctest.Test(t, func(t *testing.T) {
+			c, _, got := Take(t.Context(), h.plan())
+			if c != nil || problem.CodeOf(got) != code || !errors.Is(got, err) {
+				t.Errorf("of snapshots that say %q: %v, %v", err, c, got)
+			}
+		})
+		if len(h.held) > 0 {
+			t.Errorf("left: %v", h.held)
 		}
 	}
 }

@@ -57,6 +57,10 @@ func (t *taking) window(ctx context.Context) (*Capture, error) {
 		t.late = in.undo
 		return nil, err
 	}
+	if err := in.lost(); err != nil {
+		t.late = in.undo
+		return nil, err
+	}
 	c := &Capture{Snapshots: in.taken, Notes: notes, Held: in.held()}
 	c.OneInstant, c.Skew = in.span()
 	return c, nil
@@ -279,6 +283,22 @@ func (in *instant) held() time.Duration {
 		return 0
 	}
 	return in.end.Sub(in.began)
+}
+
+// lost is why one of the snapshots is gone again, as when the agent that keeps it has
+// died: nothing is known then of what it was.
+func (in *instant) lost() error {
+	for _, s := range in.taken {
+		if len(s.Parts()) > 0 {
+			continue
+		}
+		err := s.Err()
+		if err == nil || problem.CodeOf(err) == problem.Uncatalogued {
+			err = problem.New(problem.SnapshotLost, s.ID(), errors.Join(errors.New("nothing is known of it any more"), err))
+		}
+		return err
+	}
+	return nil
 }
 
 // span tells whether all parts show one instant, and else how far apart the

@@ -26,15 +26,18 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 			return nil, problem.New(problem.LookFailed, "", err)
 		}
 		var found []Finding
-		processes, denied := 0, 0
+		processes, denied, others := 0, 0, 0
 		seen := map[string]bool{here: true}
+		if host, err := os.Readlink(filepath.Join(h.Proc, "1/ns/mnt")); err == nil {
+			seen[host] = true // nobody's own, where we are in another one
+		}
 		err = eachProcess(ctx, h, func(pid int, dir string) {
 			processes++
 			ns, err := os.Readlink(filepath.Join(dir, "ns/mnt"))
 			if errors.Is(err, fs.ErrPermission) {
 				denied++
 			}
-			if err != nil || seen[ns] {
+			if err != nil || seen[ns] || ofKernel(dir) {
 				return // gone
 			}
 			mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
@@ -42,6 +45,7 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 				return // another process may have it
 			}
 			seen[ns] = true
+			others++
 			if !own(pid) {
 				found = append(found, keeps(s, string(mounts), who(dir, pid))...)
 			}
@@ -50,10 +54,17 @@ func Namespaces(h Host, s Subject, own func(pid int) bool) Check {
 			err = onlyRoot(denied, processes)
 		}
 		if len(found) == 0 && err == nil {
-			found = append(found, fine("none of %d other mount namespaces would keep a volume or a snapshot in use%s", len(seen)-1, except(denied)))
+			found = append(found, fine("none of %d other mount namespaces would keep a volume or a snapshot in use%s", others, except(denied)))
 		}
 		return found, err
 	}}
+}
+
+// ofKernel tells whether it is a thread of the kernel, which is in the namespace that the
+// first process began in, and restarted by nobody.
+func ofKernel(dir string) bool {
+	_, err := os.Readlink(filepath.Join(dir, "exe"))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // keeps is about what a namespace keeps in use.

@@ -2,9 +2,11 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -221,5 +223,37 @@ func TestKeeps(t *testing.T) {
 	h := recorded(t, map[string]string{"proc/7/comm": "nginx\n", "proc/7/cgroup": "0::/system.slice/nginx.service\n"})
 	if got := who(filepath.Join(h.Proc, "7"), 7); got != "nginx (pid 7) of nginx.service" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// Who looks from a namespace of its own is told of no thread of the kernel, and the
+// first process's is not somebody's own.
+func TestNamespaceOfHost(t *testing.T) {
+	v := scratch.New(t, "ext4", 64*mib)
+	h := recorded(t, map[string]string{
+		"proc/thread-self/x": "", "proc/1/comm": "init\n", "proc/2/comm": "kthreadd\n", "proc/3/comm": "kworker\n", "proc/4/comm": "nginx\n",
+	})
+	s := subject(t, v.Dir)
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := regexp.MustCompile(` (shared|master):\d+`).ReplaceAll(info, nil)
+	for pid, ns := range map[string]string{"thread-self": "mnt:[9]", "1": "mnt:[1]", "2": "mnt:[1]", "3": "mnt:[2]", "4": "mnt:[3]"} {
+		dir := filepath.Join(h.Proc, pid)
+		scratch.Run(t, "mkdir", "-p", dir+"/ns")
+		if err := errors.Join(os.Symlink(ns, dir+"/ns/mnt"), os.WriteFile(dir+"/mountinfo", private, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/usr/sbin/nginx", filepath.Join(h.Proc, "4/exe")); err != nil {
+		t.Fatal(err)
+	}
+	fs := look(t, Namespaces(h, s, func(int) bool { return false }))
+	says(t, fs, Warning, problem.SnapshotHeld, "nginx (pid 4)", v.Dir)
+	for _, f := range fs {
+		if f.Subject != "nginx (pid 4)" && f.Result != OK {
+			t.Errorf("it says %+v", f)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package tool
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -18,6 +19,9 @@ type self struct {
 func TestMain(m *testing.M) {
 	if to := os.Getenv(wholeVariable); to != "" {
 		runWhole(to)
+	}
+	if os.Args[0] == "tool-crash" {
+		panic("for a reason")
 	}
 	if os.Args[0] == "tool-self" {
 		var s self
@@ -57,5 +61,17 @@ func TestSelf(t *testing.T) {
 		if err, ok := p.Wait().(*Error); !ok || err.Code != 3 {
 			t.Errorf("it ended with %v", err)
 		}
+	}
+}
+
+// What a helper that crashes says is part of its error; what it has to say can be much.
+func TestSelfCrashes(t *testing.T) {
+	p, err := Self("tool-crash", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, ok := p.Wait().(*Error)
+	if !ok || e.Code != 2 || !strings.HasPrefix(e.Stderr, "panic: for a reason") || len(e.Stderr) > crashLimit {
+		t.Errorf("it ended with %#v", e)
 	}
 }

@@ -2,6 +2,7 @@ package cow
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -9,7 +10,7 @@ import (
 
 // A deleted file that is kept keeps its blocks and its inode, which whoever
 // writes to the volume may need. So the free space of the volume is looked at,
-// and when it gets short, nothing is kept any more: what is deleted is freed, now
+// and when it gets short, or would in a moment, nothing is kept any more: what is deleted is freed, now
 // and from then on, and those files are gone from the snapshot, by name.
 const (
 	spareBytes  = 16 << 20 // at least so much, and 1 %, is left to those who write,
@@ -19,6 +20,10 @@ const (
 	fastest     = 4 << 30 // bytes per second that nobody fills a volume faster than
 	lookMost    = 100 * time.Millisecond
 	lookLeast   = 2 * time.Millisecond
+
+	// What others took within this time, they may take again until what is let go is
+	// free: a server with much to do may not let us look in time.
+	reaction = time.Second
 )
 
 // A space is what is free on a volume: bytes for users without privileges, and
@@ -54,6 +59,23 @@ func (s space) next(least space) (wait time.Duration, short bool) {
 	// filling one.
 	left := min(s.bytes-least.bytes, (s.inodes-least.inodes)*4096)
 	return min(max(time.Duration(float64(left)/fastest*float64(time.Second)), lookLeast), lookMost), false
+}
+
+// A pace is what was free at the looks of late, oldest first.
+type pace []paced
+
+type paced struct {
+	at   time.Time
+	free space
+}
+
+// took is by how much it has become less, and notes what is free now.
+func (p *pace) took(now time.Time, free space) (less space) {
+	*p = append(slices.DeleteFunc(*p, func(e paced) bool { return now.Sub(e.at) > reaction }), paced{now, free})
+	for _, e := range *p {
+		less.bytes, less.inodes = max(less.bytes, e.free.bytes-free.bytes), max(less.inodes, e.free.inodes-free.inodes)
+	}
+	return less
 }
 
 // A steward looks at the free space of a volume while deleted files are kept.
@@ -99,6 +121,7 @@ func (t *target) leaveSpace() {
 
 func (t *target) watchSpace(ctx context.Context) {
 	s := &t.steward
+	var pace pace
 	for {
 		wait := lookMost
 		if free, all, err := t.space(); err == nil { // else again
@@ -106,7 +129,8 @@ func (t *target) watchSpace(ctx context.Context) {
 				least := reserve(free, all)
 				s.least = &least
 			}
-			if wait, s.short = free.next(*s.least); s.short {
+			less := pace.took(time.Now(), free)
+			if wait, s.short = free.next(space{s.least.bytes + less.bytes, s.least.inodes + less.inodes}); s.short {
 				t.letGo(ctx)
 				return
 			}

@@ -103,3 +103,26 @@ func TestSpace(t *testing.T) {
 		t.Errorf("a small volume: %+v", r)
 	}
 }
+
+// What was taken within the last second, from the fullest of its looks on.
+func TestPace(t *testing.T) {
+	var p pace
+	began := time.Now()
+	for _, c := range []struct {
+		after      time.Duration
+		free, less space
+	}{
+		{0, space{1000, 50}, space{}},
+		{100 * time.Millisecond, space{400, 49}, space{600, 1}},
+		{200 * time.Millisecond, space{900, 60}, space{100, 0}},
+		{1150 * time.Millisecond, space{500, 58}, space{400, 2}}, // the first two are too old
+		{9 * time.Second, space{100, 8}, space{}},
+	} {
+		if less := p.took(began.Add(c.after), c.free); less != c.less {
+			t.Errorf("after %v: %+v, want %+v", c.after, less, c.less)
+		}
+	}
+	if len(p) != 1 {
+		t.Errorf("%d looks are kept", len(p))
+	}
+}

@@ -3,6 +3,7 @@
 package lvm
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/snapshot"
 	"stillpoint/internal/snapshot/snapshottest"
+	"stillpoint/internal/tool"
 	"stillpoint/internal/volume"
 )
 
@@ -103,9 +105,14 @@ func describe(tb testing.TB, g group) string {
 	scratch.Run(tb, "udevadm", "settle")
 	var devices string
 	for range 50 {
-		devices = scratch.Run(tb, "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr", "-S", "name=~^"+g.name+"-")
-		if !strings.Contains(devices, upperSuffix) {
+		// It lists them all and then asks each, and fails where one has gone meanwhile.
+		b, err := tool.Run(context.Background(), "dmsetup", "info", "-c", "--noheadings", "-o", "name,uuid,attr", "-S", "name=~^"+g.name+"-")
+		devices = string(b)
+		if err == nil && !strings.Contains(devices, upperSuffix) {
 			break
+		}
+		if err != nil {
+			devices = err.Error()
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

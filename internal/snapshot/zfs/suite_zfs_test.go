@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"stillpoint/internal/fault"
@@ -43,6 +44,9 @@ func suiteHost() snapshottest.Host {
 		Known: map[string]string{
 			"open-reader": "ZFS destroys no snapshot of which a file is open",
 		},
+	}
+	if version, err := os.ReadFile("/sys/module/zfs/version"); err != nil || strings.HasPrefix(string(version), "2.1.") {
+		h.Known["later-exchange"] = "ZFS exchanges names from 2.2 on (RENAME_EXCHANGE)"
 	}
 	return h
 }
