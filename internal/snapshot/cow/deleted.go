@@ -69,12 +69,15 @@ type paced struct {
 	free space
 }
 
-// took is by how much it has become less, and notes what is free now.
+// took is by how much it has become less, and notes what is free now. What was reserved
+// in one go, as for a large file, is not taken once more within a second: it counts as far
+// as a volume can be filled in that.
 func (p *pace) took(now time.Time, free space) (less space) {
 	*p = append(slices.DeleteFunc(*p, func(e paced) bool { return now.Sub(e.at) > reaction }), paced{now, free})
 	for _, e := range *p {
 		less.bytes, less.inodes = max(less.bytes, e.free.bytes-free.bytes), max(less.inodes, e.free.inodes-free.inodes)
 	}
+	less.bytes = min(less.bytes, int64(fastest*reaction/time.Second))
 	return less
 }
 

@@ -116,13 +116,14 @@ func TestPace(t *testing.T) {
 		{100 * time.Millisecond, space{400, 49}, space{600, 1}},
 		{200 * time.Millisecond, space{900, 60}, space{100, 0}},
 		{1150 * time.Millisecond, space{500, 58}, space{400, 2}}, // the first two are too old
-		{9 * time.Second, space{100, 8}, space{}},
+		{9 * time.Second, space{100 << 30, 8}, space{}},
+		{9*time.Second + 1, space{10 << 30, 8}, space{fastest, 0}},
 	} {
 		if less := p.took(began.Add(c.after), c.free); less != c.less {
 			t.Errorf("after %v: %+v, want %+v", c.after, less, c.less)
 		}
 	}
-	if len(p) != 1 {
+	if len(p) != 2 {
 		t.Errorf("%d looks are kept", len(p))
 	}
 }
