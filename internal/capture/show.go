@@ -2,6 +2,7 @@ package capture
 
 import (
 	"cmp"
+	"errors"
 	"os"
 
 	"stillpoint/internal/sys/mount"
@@ -63,6 +64,9 @@ func clone(p Piece) (*os.File, error) {
 	able, err := mount.Executable(p.Path)
 	if err == nil && able {
 		err = mount.MakeExecutable(m)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = nil // before Linux 5.12 there is no such call: who executes something there is told that it is not permitted
 	}
 	if err != nil {
 		m.Close()
