@@ -57,7 +57,7 @@ type taken struct {
 var sides = []side{
 	{"provider dm: device-mapper with a cache file", thick + mounted, by(func() snapshot.Provider { return dm.New(host) })},
 	{"lvcreate --snapshot with the free extents of the volume group", thick + mounted, byExtents},
-	{"provider lvm: thin pool", `vgcreate -qq $vg $disk; lvcreate -qqy -L 3G -T $vg/pool; lvcreate -qqy -V 1200M -n data --thinpool pool $vg;` + mounted, by(func() snapshot.Provider { return lvm.New() })},
+	{"provider lvm: thin pool", `vgcreate -qq $vg $disk; lvcreate -qqy -L 3G -T $vg/pool; lvcreate -qqy -V 1200M -n data --thinpool pool $vg;` + mounted, by(func() snapshot.Provider { return lvm.New(host) })},
 	{"provider btrfs", `mkfs.btrfs -q -f $disk; mount -o noatime $disk $dir`, by(func() snapshot.Provider { return btrfs.New(host) })},
 }
 
