@@ -36,6 +36,38 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
+// A file system that is read-only, with a journal in use, was made so by an error.
+func TestUnreplayed(t *testing.T) {
+	v := scratch.New(t, "ext4", 64<<20)
+	number, err := os.ReadFile("/sys/block/" + filepath.Base(v.Devices[0]) + "/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Device{v.Devices[0], strings.TrimSpace(string(number))}
+	is := func(options ...string) bool {
+		t.Helper()
+		is, err := Unreplayed("ext4", options, d)
+		if err != nil {
+			t.Error(err)
+		}
+		return is
+	}
+	if is("rw") {
+		t.Error("one that is written")
+	}
+	if !is("ro", "errors=remount-ro") {
+		t.Error("not one that had an error")
+	}
+	scratch.Run(t, "mount", "-o", "remount,ro", v.Dir)
+	if is("ro") {
+		t.Error("one that was made read-only")
+	}
+	scratch.Run(t, "mount", "-o", "remount,rw", v.Dir)
+	if !is("ro") {
+		t.Error("not one that was written again, and had an error then")
+	}
+}
+
 // A journal that is not empty is replayed in a layer, and never on the device.
 func TestReplayed(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {

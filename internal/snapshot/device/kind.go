@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/sys/blockdev"
 	"stillpoint/internal/sys/mount"
 )
 
@@ -46,6 +47,27 @@ func kindOf(fsType string) (kind, error) {
 func Check(fsType string) error {
 	_, err := kindOf(fsType)
 	return err
+}
+
+// Unreplayed tells whether the journal of a file system that is mounted read-only, on a
+// device that answers, holds what is not in its place: it was mounted for writing, and made
+// read-only by an error. Newer kernels leave such an ext4 writable by its options, or say
+// "emergency_ro", and refuse to freeze it: there is no snapshot of that, and nothing to be
+// told here. An XFS that has an error ends altogether.
+func Unreplayed(fsType string, options []string, d Device) (bool, error) {
+	if !slices.Contains(options, "ro") {
+		return false, nil
+	}
+	k, err := kindOf(fsType)
+	if err != nil {
+		return false, err
+	}
+	f, err := blockdev.Open(d.Node, d.Number)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return k.replays(f, true)
 }
 
 // Apart is nil for a file system that lies on its device alone, by the options of its

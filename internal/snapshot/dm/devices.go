@@ -69,10 +69,15 @@ func (p *Provider) entangled() (asking map[string]bool, carrying map[string][]st
 	return asking, carrying, nil
 }
 
-// below are the names of the loop devices that a device stands on.
+// below are the names of the devices that a device stands on.
 func below(d dm.Device) (names []string) {
-	slaves, _ := os.ReadDir(filepath.Join("/sys/dev/block", d.Number.String(), "slaves"))
-	for _, s := range slaves {
+	return slaves(filepath.Join("/sys/dev/block", d.Number.String()))
+}
+
+// slaves are the names of the devices that one stands on, by its folder of /sys.
+func slaves(dir string) (names []string) {
+	all, _ := os.ReadDir(filepath.Join(dir, "slaves"))
+	for _, s := range all {
 		names = append(names, s.Name())
 	}
 	return names

@@ -57,6 +57,9 @@ func (p *Provider) check(ctx context.Context, v volume.Volume, r cachefile.Rules
 	if err := p.able(ctx, v); err != nil {
 		return err
 	}
+	if _, err := os.Stat(loop.Control); err != nil { // for the cache file
+		return problem.New(problem.NoProvider, string(v.ID), fmt.Errorf("the kernel has no loop devices: %w", err))
+	}
 	_, _, err := p.place(ctx, []volume.Volume{v}, r, dir)
 	return err
 }
@@ -137,9 +140,6 @@ func (p *Provider) door() (*dm.Control, error) {
 			return nil, err
 		}
 		p.control = c
-	}
-	if _, err := os.Stat(loop.Control); err != nil {
-		return nil, fmt.Errorf("the kernel has no loop devices: %w", err)
 	}
 	if err := p.control.Has("snapshot"); err != nil {
 		return nil, fmt.Errorf("the kernel's module dm-snapshot is not there: %w", err)

@@ -66,7 +66,8 @@
 //
 // Instead of a cache file the store may be a block device that somebody else gives (Room),
 // as package lvm does of the free extents of a volume group. Nothing gives way there: it
-// has its full size at once.
+// has its full size at once. Who suspends it for longer than a moment, and so lets writers of the
+// volume wait, finds it resumed.
 //
 // Discards are not passed down while there are snapshots: the kernel's origin target
 // takes none, and fstrim says that they are not supported.

@@ -149,6 +149,9 @@ func (l *leftover) Release(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if l.tag.kind != kindReal {
+		rouse(l.control, l.tag) // before a lock that may be held by who has suspended it
+	}
 	err := allLocked(ctx, l.control, l.tag.origin, func() error {
 		if l.tag.kind != kindReal {
 			return release(l.control, l.tag)

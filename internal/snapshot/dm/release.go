@@ -24,9 +24,9 @@ func (t *target) Release(ctx context.Context) error {
 }
 
 func (t *target) release(ctx context.Context) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.released {
+	t.leaving.Lock()
+	defer t.leaving.Unlock()
+	if t.isReleased() {
 		return nil
 	}
 	fault.Point("dm:releasing")
@@ -34,6 +34,8 @@ func (t *target) release(ctx context.Context) error {
 		t.tryAgain()
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.released = true
 	return nil
 }
@@ -42,15 +44,21 @@ func (t *target) release(ctx context.Context) error {
 const again = 3 * time.Second
 
 // tryAgain goes on with that while this process lives, which may be an agent's: what
-// is of a process that lives nobody else takes away. It is called with mu held.
+// is of a process that lives nobody else takes away. When only the room is left, who gave
+// that knows when to try. It is called with leaving held.
 func (t *target) tryAgain() {
 	if t.trying {
 		return
 	}
 	t.trying = true
 	go func() {
-		for {
-			time.Sleep(again)
+		for tries := 0; ; {
+			if t.bare.Load() && t.room != nil {
+				t.room.Wait(tries)
+				tries++
+			} else {
+				time.Sleep(again)
+			}
 			if t.Release(context.Background()) == nil {
 				return
 			}
@@ -59,21 +67,34 @@ func (t *target) tryAgain() {
 }
 
 // takeAway removes everything, also where the preparation did not come far. It is
-// called with mu held.
+// called with leaving held, and lets go of mu for the room: a command of LVM may take a
+// minute, and nobody who asks about the snapshot is to wait for that.
 func (t *target) takeAway(ctx context.Context) error {
+	err := t.strip(ctx)
+	if t.bare.Load() && t.room != nil {
+		err = errors.Join(err, t.room.Remove(ctx))
+	}
+	return err
+}
+
+// strip takes away what is laid below the origin, and closes what is open.
+func (t *target) strip(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var errs []error
 	if t.shown != nil {
 		errs = append(errs, t.shown.Close())
 		t.shown = nil
 	}
-	err := allLocked(ctx, t.set.control, t.origin.number, func() error {
-		if !t.made {
-			return t.origin.clear()
-		}
-		return release(t.set.control, t.tag)
-	})
-	if errs = append(errs, err); err == nil && t.room != nil {
-		errs = append(errs, t.room.Remove(ctx))
+	if !t.bare.Load() { // or no lock is needed
+		err := allLocked(ctx, t.set.control, t.origin.number, func() error {
+			if !t.made {
+				return t.origin.clear()
+			}
+			return release(t.set.control, t.tag)
+		})
+		errs = append(errs, err)
+		t.bare.Store(err == nil)
 	}
 	for _, s := range []*store{t.store, t.spare} {
 		if s != nil && s.file != nil {
@@ -98,6 +119,9 @@ func (t *target) closeRoot() error {
 // below that. It asks the kernel what there is, so it works for what another
 // process has made, however far that came. The locks are held.
 func release(c *dm.Control, t tag) error {
+	if err := awake(c, t); err != nil {
+		return err
+	}
 	for _, kind := range []string{kindLayer, kindSnapshot} {
 		if err := endSnapshot(c, t.as(kind)); err != nil {
 			return err

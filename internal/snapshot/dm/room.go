@@ -2,6 +2,7 @@ package dm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,12 +23,16 @@ type Room interface {
 	// Name is for people.
 	Name() string
 
-	// Make makes the device, of so many bytes. Nobody is to look for anything in it:
-	// what it holds begins and ends 1 MiB from its ends.
-	Make(ctx context.Context) (device dm.Number, size int64, err error)
+	// Make makes the device, of so many bytes, which has a UUID that no other one has had.
+	// Nobody is to look for anything in it: what it holds begins and ends 1 MiB from its ends.
+	Make(ctx context.Context) (device dm.Device, size int64, err error)
 
 	// Remove removes it, wherever Make has come to, and again after it has failed.
 	Remove(ctx context.Context) error
+
+	// Wait waits until it makes sense to try that again, which has failed once and then
+	// so many times.
+	Wait(tries int)
 }
 
 // RoomMargin is what a room has at both ends, in bytes, besides the originals.
@@ -99,13 +104,23 @@ func (s *set) makeRooms(ctx context.Context) error {
 
 // makeRoomed lays the device over a room that hides its ends.
 func (s *store) makeRoomed(c *dm.Control, t tag) (err error) {
-	table := []dm.Target{{Length: uint64(s.limits.Maximum / sector), Type: "linear", Params: fmt.Sprintf("%s %d", s.under, margin/sector)}}
-	s.device, err = makeDevice(c, t.as(kindRoom), table, false)
-	return err
+	table := []dm.Target{{Length: uint64(s.limits.Maximum / sector), Type: "linear", Params: fmt.Sprintf("%s %d", s.under.Number, margin/sector)}}
+	if s.device, err = makeDevice(c, t.as(kindRoom), table, false); err != nil {
+		return err
+	}
+	// Before it was in use somebody may have removed it, and its number be another one's.
+	is, err := c.StatusOf(s.under.UUID)
+	if errors.Is(err, dm.ErrNone) || err == nil && is.Number != s.under.Number {
+		err = problem.Newf(problem.Busy, s.dir, "another program has removed the room for originals just now")
+	}
+	if err != nil {
+		return errors.Join(err, s.close(c))
+	}
+	return nil
 }
 
 // isRoomed tells a store in a room from a cache file.
-func (s *store) isRoomed() bool { return s.under != (dm.Number{}) }
+func (s *store) isRoomed() bool { return s.under.Number != (dm.Number{}) }
 
 // whyRoomed is whyInvalid of a store in a room: what was written to it is all that the
 // kernel says. Not all that it had begun to copy may have come there.

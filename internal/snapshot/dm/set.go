@@ -168,10 +168,7 @@ func (s *set) forget() {
 // finish lets go of the guard when nothing is left to be taken away.
 func (s *set) finish() {
 	for _, t := range s.targets {
-		t.mu.Lock()
-		released := t.released
-		t.mu.Unlock()
-		if !released {
+		if !t.isReleased() {
 			return
 		}
 	}

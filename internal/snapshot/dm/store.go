@@ -23,7 +23,7 @@ type store struct {
 	dir    string // of the file, or the name of the room
 	limits cachefile.Limits
 	device dm.Device
-	under  dm.Number // of a store in a room, which has no file
+	under  dm.Device // of a store in a room, which has no file
 }
 
 // margin is what is hidden at both ends: more than any file system, volume

@@ -36,6 +36,9 @@ type target struct {
 	lost atomic.Pointer[error] // why the snapshot is given up
 	used atomic.Int64          // the most that the store held
 
+	leaving sync.Mutex  // held while it is taken away, which may take long
+	bare    atomic.Bool // nothing of ours is laid below the origin any more, or ever was
+
 	mu       sync.Mutex
 	taken    time.Time
 	held     time.Duration
@@ -44,7 +47,7 @@ type target struct {
 	quit     chan struct{} // ends the watch
 	ended    chan struct{} // when it has
 	released bool
-	trying   bool // to release it, after that has failed
+	trying   bool // to release it, after that has failed; guarded by leaving
 }
 
 // keep makes the store, which is a cache file or in a room. Our lock is held.
@@ -96,6 +99,9 @@ func (t *target) sectors() (uint64, error) {
 func (t *target) capture(instant time.Time) error {
 	if err := resume(t.set.control, t.snap.Number, dm.Alone); err != nil {
 		return err
+	}
+	if t.room != nil {
+		go t.tend()
 	}
 	t.mu.Lock()
 	t.taken = instant
@@ -162,7 +168,7 @@ func (t *target) Root() string {
 // show shows the snapshot when it is first needed, and tells whether it is shown. It
 // is called with mu held.
 func (t *target) show() bool {
-	if t.released || t.lost.Load() != nil {
+	if t.bare.Load() || t.lost.Load() != nil {
 		return false
 	}
 	if t.shown != nil {
@@ -195,10 +201,7 @@ const nowhere = "/proc/self/fd/none"
 
 // Err is nil as long as all that was to be kept could be.
 func (t *target) Err() error {
-	t.mu.Lock()
-	released := t.released
-	t.mu.Unlock()
-	if released {
+	if t.isReleased() {
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
 	}
 	if t.lost.Load() == nil {
@@ -207,7 +210,16 @@ func (t *target) Err() error {
 	if err := t.lost.Load(); err != nil {
 		return *err
 	}
+	if t.bare.Load() {
+		return problem.Newf(problem.SnapshotLost, t.ID(), "it is being released")
+	}
 	return nil
+}
+
+func (t *target) isReleased() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.released
 }
 
 // lose gives the snapshot up.

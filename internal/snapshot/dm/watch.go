@@ -67,9 +67,9 @@ func (t *target) stopWatch() {
 func (t *target) drop() {
 	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
 	defer cancel()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.released {
+	t.leaving.Lock()
+	defer t.leaving.Unlock()
+	if !t.isReleased() {
 		_ = t.takeAway(ctx)
 	}
 }
@@ -77,6 +77,9 @@ func (t *target) drop() {
 // look gives the snapshot up where it cannot be good any more, and says when to
 // look again.
 func (t *target) look() time.Duration {
+	if t.bare.Load() {
+		return seldom
+	}
 	if err := t.unchanged(); err != nil {
 		t.lose(err)
 		return seldom
@@ -90,7 +93,7 @@ func (t *target) look() time.Duration {
 	t.used.Store(max(t.used.Load(), used))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.released || t.store.file == nil && !t.store.isRoomed() {
+	if t.bare.Load() || t.store.file == nil && !t.store.isRoomed() {
 		return seldom
 	}
 	if !valid {

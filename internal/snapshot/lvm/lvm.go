@@ -157,6 +157,9 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 			return o, err
 		}
 	}
+	if err := unreplayed(v, d); err != nil {
+		return o, err
+	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
@@ -41,7 +42,7 @@ func (r *room) Name() string { return r.lv.full() }
 
 // Make makes the volume. LVM wipes its beginning, and activates it as any other; at the
 // next boot it does not.
-func (r *room) Make(ctx context.Context) (n dm.Number, size int64, err error) {
+func (r *room) Make(ctx context.Context) (d dm.Device, size int64, err error) {
 	args := slices.Concat([]string{
 		"--type", roomType, "--extents", strconv.FormatInt(r.extents, 10), "--name", r.lv.Name,
 		"--activate", "y", "--setactivationskip", "y", "--ignoreactivationskip", "--zero", "y", "--wipesignatures", "y",
@@ -53,9 +54,9 @@ func (r *room) Make(ctx context.Context) (n dm.Number, size int64, err error) {
 	r.begun = true
 	if _, err := r.console.change(ctx, "lvcreate", args...); err != nil {
 		if strings.Contains(err.Error(), "nsufficient") { // "Insufficient free space", "insufficient suitable allocatable extents"
-			return n, 0, r.space.short(err)
+			return d, 0, r.space.short(err)
 		}
-		return n, 0, coded(r.Name(), fmt.Errorf("make room for originals: %w", err))
+		return d, 0, coded(r.Name(), fmt.Errorf("make room for originals: %w", err))
 	}
 	fault.Point("lvm:room-made")
 	lvs, err := r.console.list(ctx, "-S", mine(r.lv, r.claim.proof))
@@ -63,14 +64,21 @@ func (r *room) Make(ctx context.Context) (n dm.Number, size int64, err error) {
 		err = errors.New("it is not there")
 	}
 	if err != nil {
-		return n, 0, coded(r.Name(), fmt.Errorf("look for the room that was made: %w", err))
+		return d, 0, coded(r.Name(), fmt.Errorf("look for the room that was made: %w", err))
 	}
-	d, err := r.control.StatusOf(dmUUID(lvs[0]))
+	d, err = r.control.StatusOf(dmUUID(lvs[0]))
+	if err == nil {
+		size, err = r.size(d)
+	}
 	if err != nil {
-		return n, 0, coded(r.Name(), fmt.Errorf("look for the device of the room that was made: %w", err))
+		return d, 0, coded(r.Name(), fmt.Errorf("look for the device of the room that was made: %w", err))
 	}
+	return d, size, nil
+}
+
+func (r *room) size(d dm.Device) (int64, error) {
 	table, err := r.control.Table(d.Number)
-	return d.Number, int64(dm.Sectors(table) * 512), err
+	return int64(dm.Sectors(table) * 512), err
 }
 
 // Remove removes the volume, if it is there.
@@ -84,6 +92,16 @@ func (r *room) Remove(ctx context.Context) error {
 	fault.Point("lvm:room-removed")
 	r.begun = false
 	return nil
+}
+
+// Wait waits as for a thin snapshot: until the command has ended that hangs, or for a
+// while that gets ever longer.
+func (r *room) Wait(tries int) {
+	if r.console.stuck.refuses() != nil {
+		_ = r.console.stuck.wait(context.Background())
+		return
+	}
+	time.Sleep(min(r.console.again<<min(tries, 10), atLatest))
 }
 
 var _ stack.Room = (*room)(nil)

@@ -97,6 +97,9 @@ func (t *thick) known(c *dm.Control, lvs []logical) error {
 	if i < 0 {
 		return problem.Newf(problem.NoProvider, id, "is on %s, which LVM does not know", d.Name)
 	}
+	if err := unreplayed(t.volume, d); err != nil {
+		return err
+	}
 	t.lv = lvs[i]
 	if _, ours := t.lv.read(); ours {
 		return problem.Newf(problem.NoProvider, id, "is itself of a snapshot of ours")
