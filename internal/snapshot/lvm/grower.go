@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"stillpoint/internal/problem"
+	stack "stillpoint/internal/snapshot/dm"
 	"stillpoint/internal/sys/dm"
 )
 
@@ -106,4 +107,6 @@ func (g grower) roomy(c *dm.Control, times uint64) error {
 }
 
 // Starving is why the room is to be given back at once, if it is.
-func (r *room) Starving() error { return r.space.starving(r.control) }
+func (r *room) Starving(c *dm.Control) error { return r.space.starving(c) }
+
+var _ stack.Starving = (*room)(nil)

@@ -6,8 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"stillpoint/internal/sys/dm"
 )
@@ -65,7 +64,8 @@ var noted = []string{"--autobackup", "y"}
 // is none, or it could not be written. The command that was run last is in it, too, whose
 // quotes are not bare.
 func isNoted(dir, group string) bool {
-	if errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS) {
+	const toWrite = 2 // W_OK of access(2)
+	if errors.Is(syscall.Access(dir, toWrite), syscall.EROFS) {
 		return true
 	}
 	b, err := os.ReadFile(filepath.Join(dir, group))
