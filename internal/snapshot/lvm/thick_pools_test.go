@@ -181,15 +181,23 @@ func TestThickNotes(t *testing.T) {
 	}
 }
 
-// fails is a kind that cannot be taken.
-type fails struct{ stack.Roomed }
+// fails is a kind that has much to write ahead, and cannot be taken.
+type fails struct {
+	stack.Roomed
+	ahead func()
+}
+
+func (f fails) WriteAhead(ctx context.Context) error {
+	f.ahead()
+	return f.Roomed.WriteAhead(ctx)
+}
 
 func (fails) CommitAt(context.Context, time.Time) ([]snapshot.Snapshot, error) {
 	return nil, errors.New("planted")
 }
 
-// Where the thin volumes of a set were taken and the classic ones cannot be, all go on at
-// once, and nothing is left.
+// Nothing is frozen while any volume is written ahead, and where the thin volumes of a set
+// were taken and the classic ones cannot be, all go on at once, and nothing is left.
 func TestMixedHalf(t *testing.T) {
 	g := newBare(t, 1500)
 	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--type", "thin-pool", "-L", "400m", "-n", "pool", g.name)
@@ -205,7 +213,14 @@ func TestMixedHalf(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := p.(*both)
-		b.thick = fails{b.thick}
+		b.thick = fails{b.thick, func() {
+			time.Sleep(300 * time.Millisecond)
+			b.thin.mu.Lock()
+			defer b.thin.mu.Unlock()
+			if b.thin.held {
+				t.Error("the thin volume is frozen while the classic one is written ahead")
+			}
+		}}
 		if err := b.Hold(t.Context()); err != nil {
 			t.Fatal(err)
 		}
