@@ -41,6 +41,7 @@ const RoomMargin = margin
 // A Roomed is a set whose originals go to rooms.
 type Roomed interface {
 	snapshot.Readier
+	Steps
 
 	// CommitAt is Commit, of a set that shares its instant with another one.
 	CommitAt(ctx context.Context, instant time.Time) ([]snapshot.Snapshot, error)

@@ -45,20 +45,55 @@ func (s *set) Ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Steps are what Hold does, for a set that is held together with another one.
+type Steps interface {
+	// WriteAhead writes what is dirty.
+	WriteAhead(ctx context.Context) error
+
+	// Freeze freezes all volumes.
+	Freeze(ctx context.Context) error
+}
+
 // Hold freezes all volumes.
 func (s *set) Hold(ctx context.Context) error {
+	if err := s.WriteAhead(ctx); err != nil {
+		return err
+	}
+	return s.Freeze(ctx)
+}
+
+// WriteAhead is the first step of Hold.
+func (s *set) WriteAhead(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held || s.resumed || s.aborted || s.hold == nil {
-		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
+	if err := s.unheld(); err != nil {
+		return err
 	}
-	s.held = true
 	if err := s.writeAhead(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
+	return nil
+}
+
+// unheld is nil before the set is held. It is called with mu held.
+func (s *set) unheld() error {
+	if s.held || s.resumed || s.aborted || s.hold == nil {
+		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
+	}
+	return nil
+}
+
+// Freeze is the second step.
+func (s *set) Freeze(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.unheld(); err != nil {
+		return err
+	}
+	s.held = true
 	if err := s.hold.Suspend(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}

@@ -27,6 +27,12 @@ type both struct {
 	half    []snapshot.Snapshot // of a Commit that did not succeed
 }
 
+// A kind is what is done with the volumes of one kind.
+type kind interface {
+	snapshot.Readier
+	stack.Steps
+}
+
 // Instants is 1.
 func (b *both) Instants() int { return 1 }
 
@@ -35,21 +41,25 @@ func (b *both) Suspends() bool { return true }
 
 // Ready writes what is dirty.
 func (b *both) Ready(ctx context.Context) error {
-	return b.each(func(s snapshot.Readier) error { return s.Ready(ctx) })
+	return b.each(func(k kind) error { return k.Ready(ctx) })
 }
 
-// Hold freezes all file systems.
+// Hold freezes all file systems, after what is dirty was written on all of them: no
+// writer of the one kind waits for what the other has still to write.
 func (b *both) Hold(ctx context.Context) error {
-	return b.each(func(s snapshot.Readier) error { return s.Hold(ctx) })
+	if err := b.each(func(k kind) error { return k.WriteAhead(ctx) }); err != nil {
+		return err
+	}
+	return b.each(func(k kind) error { return k.Freeze(ctx) })
 }
 
 // Resume thaws them.
 func (b *both) Resume(ctx context.Context) error {
-	return b.each(func(s snapshot.Readier) error { return s.Resume(ctx) })
+	return b.each(func(k kind) error { return k.Resume(ctx) })
 }
 
 // each does the same for both kinds at the same time.
-func (b *both) each(do func(snapshot.Readier) error) error {
+func (b *both) each(do func(kind) error) error {
 	thin := make(chan error, 1)
 	go func() { thin <- do(b.thin) }()
 	err := do(b.thick)
@@ -100,10 +110,9 @@ func (b *both) Abort(ctx context.Context) error {
 	if b.taken {
 		return nil
 	}
-	var errs []error
-	if len(b.half) > 0 { // or each kind resumes by itself
-		errs = append(errs, b.Resume(ctx))
-	}
+	// Before anything else: what undoes the one kind runs programs, which the writers of
+	// the other are not to wait for.
+	errs := []error{b.Resume(ctx)}
 	errs = append(errs, b.thin.Abort(ctx), b.thick.Abort(ctx))
 	for _, s := range b.half {
 		errs = append(errs, s.Release(ctx))

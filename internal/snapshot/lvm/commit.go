@@ -43,27 +43,46 @@ func (s *set) write(ctx context.Context) error {
 // is not written by then, the freeze writes, in its own time.
 const ahead = time.Second
 
-func (s *set) writeAhead(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, ahead)
-	defer cancel()
-	if err := s.write(limited); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return ctx.Err()
-}
-
 // Hold freezes all file systems.
 func (s *set) Hold(ctx context.Context) error {
+	if err := s.WriteAhead(ctx); err != nil {
+		return err
+	}
+	return s.Freeze(ctx)
+}
+
+// WriteAhead is the first step of Hold.
+func (s *set) WriteAhead(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.unheld(); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, ahead)
+	defer cancel()
+	if err := s.write(limited); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return coded(s.id, err)
+	}
+	return ctx.Err()
+}
+
+// unheld is nil before the set is held. It is called with mu held.
+func (s *set) unheld() error {
 	if s.held || s.aborted.Load() {
 		return problem.Newf(problem.SnapshotFailed, s.id, "the set was held or aborted before")
 	}
-	if err := s.writeAhead(ctx); err != nil {
-		return coded(s.id, err)
+	return nil
+}
+
+// Freeze is the second step.
+func (s *set) Freeze(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.unheld(); err != nil {
+		return err
 	}
 	s.held = true
 	if err := s.hold.Suspend(ctx); err != nil {

@@ -95,7 +95,7 @@ func TestMixed(t *testing.T) {
 		}
 		return vs
 	}
-	for _, name := range []string{"prefix-of-set", "leaves-nothing", "abort", "abort-during-commit"} {
+	for _, name := range []string{"prefix-of-set", "leaves-nothing", "abort", "abort-during-commit", "guard", "exited"} {
 		t.Run(name, func(t *testing.T) { snapshottest.RunCheck(t, h, name) })
 	}
 }
