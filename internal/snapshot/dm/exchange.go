@@ -3,9 +3,8 @@ package dm
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
@@ -19,7 +18,7 @@ import (
 func exchange(c *dm.Control, n dm.Number, table []dm.Target, readOnly bool, udev dm.UdevFlags) (err error) {
 	for try := range exchangeTries {
 		err = exchangeOnce(c, n, table, readOnly, udev)
-		if !errors.Is(err, dm.ErrSlow) && (try > 1 || !errors.Is(err, unix.EINVAL)) {
+		if !errors.Is(err, dm.ErrSlow) && (try > 1 || !errors.Is(err, syscall.EINVAL)) {
 			return err
 		}
 		time.Sleep(exchangePatience / 2) // those go on who have waited

@@ -73,7 +73,7 @@ func (p *Provider) prepare(ctx context.Context, id string, ts []snapshot.Target,
 	if err := s.lay(ctx, vs, to); err != nil {
 		return nil, err
 	}
-	if err := s.write(ctx); err != nil { // so that the freeze finds little to write
+	if err := s.hold.Write(ctx); err != nil { // so that the freeze finds little to write
 		return nil, problem.New(problem.SnapshotFailed, id, err)
 	}
 	return s, nil

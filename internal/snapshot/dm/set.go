@@ -39,7 +39,7 @@ func (s *set) Suspends() bool { return true }
 
 // Ready writes what is dirty, so that Hold finds little of it.
 func (s *set) Ready(ctx context.Context) error {
-	if err := s.write(ctx); err != nil {
+	if err := s.hold.Write(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("make ready: %w", err))
 	}
 	return ctx.Err()
@@ -72,7 +72,7 @@ func (s *set) WriteAhead(ctx context.Context) error {
 	if err := s.unheld(); err != nil {
 		return err
 	}
-	if err := s.writeAhead(ctx); err != nil {
+	if err := s.hold.WriteAhead(ctx); err != nil {
 		return problem.New(problem.SnapshotFailed, s.id, fmt.Errorf("hold: %w", err))
 	}
 	return nil

@@ -18,7 +18,6 @@ import (
 
 	"stillpoint/internal/guard"
 	"stillpoint/internal/problem"
-	"stillpoint/internal/sys/freeze"
 )
 
 // Window is the longest that writes are suspended. It is a matter of milliseconds
@@ -82,11 +81,6 @@ func New(all []System) (_ *Hold, err error) {
 		h.layers[last] = append(h.layers[last], &system{File: File{Root: s.Root, Name: s.Name, Device: st.Dev}})
 	}
 	return h, nil
-}
-
-// Sync writes what is dirty, so that Suspend takes less time.
-func (h *Hold) Sync() error {
-	return inParallel(slices.Concat(h.layers...), func(s *system) error { return freeze.Sync(s.Root) })
 }
 
 // Suspend suspends all writes, when those have ended that are under way and

@@ -55,7 +55,7 @@ func TestHold(t *testing.T) {
 		t.Error("before Suspend it is suspended")
 	}
 	for range 2 {
-		if err := errors.Join(h.Sync(), h.Suspend(t.Context()), h.InTime()); err != nil {
+		if err := errors.Join(h.Write(t.Context()), h.Suspend(t.Context()), h.InTime()); err != nil {
 			t.Fatal(err)
 		}
 		wrote := make(chan error, len(dirs))

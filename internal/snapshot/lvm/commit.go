@@ -20,28 +20,11 @@ func (s *set) Suspends() bool { return true }
 
 // Ready writes what is dirty.
 func (s *set) Ready(ctx context.Context) error {
-	if err := s.write(ctx); err != nil {
+	if err := s.hold.Write(ctx); err != nil {
 		return coded(s.id, err)
 	}
 	return ctx.Err()
 }
-
-// write writes what is dirty. It waits no longer than the context lets it, though the
-// kernel waits as long as a disk does, or a pool that is full.
-func (s *set) write(ctx context.Context) error {
-	done, hold := make(chan error, 1), s.hold
-	go func() { done <- hold.Sync() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// ahead is how long Hold writes before it freezes: others may be held already. What
-// is not written by then, the freeze writes, in its own time.
-const ahead = time.Second
 
 // Hold freezes all file systems.
 func (s *set) Hold(ctx context.Context) error {
@@ -61,12 +44,10 @@ func (s *set) WriteAhead(ctx context.Context) error {
 	if err := s.unheld(); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, ahead)
-	defer cancel()
-	if err := s.write(limited); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.hold.WriteAhead(ctx); err != nil {
 		return coded(s.id, err)
 	}
-	return ctx.Err()
+	return nil
 }
 
 // unheld is nil before the set is held. It is called with mu held.

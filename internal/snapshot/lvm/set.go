@@ -96,7 +96,7 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 	if err := s.makePlaces(ctx); err != nil {
 		return err
 	}
-	if err := s.write(ctx); err != nil {
+	if err := s.hold.Write(ctx); err != nil {
 		return coded(s.id, err)
 	}
 	return ctx.Err()
