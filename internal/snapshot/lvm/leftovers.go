@@ -35,21 +35,21 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 		return nil, coded("leftovers", err)
 	}
 	defer c.Close()
-	laid, err := p.under().LeftInRooms(ctx)
-	if err != nil {
-		return nil, coded("leftovers", err)
-	}
+	laid, laidErr := p.under().LeftInRooms(ctx) // what is not found of it keeps its room in use
 	lvs, err := p.suspects(ctx, c)
-	if err != nil {
-		return lefts(p.console, nil, laid), err
+	left, foreign := p.sift(lvs, laid)
+	if err := errors.Join(coded("leftovers", laidErr), err); err != nil {
+		return left, err // and not that something is foreign, which could be all that is wrong
 	}
-	return p.sift(lvs, laid)
+	return left, foreign
 }
 
 // suspects are the logical volumes that there are, where some may be ours.
 func (p *Provider) suspects(ctx context.Context, c *dm.Control) ([]logical, error) {
-	if some, err := anySuspect(c); err != nil || !some {
-		return nil, coded("leftovers", err)
+	if !p.always {
+		if some, err := anySuspect(c); err != nil || !some {
+			return nil, coded("leftovers", err)
+		}
 	}
 	lvs, err := p.console.list(ctx)
 	if problem.Is(err, problem.NoProvider) {

@@ -30,6 +30,7 @@ type Provider struct {
 	console *console
 	table   func(context.Context) (*volume.Table, error)
 	maximum cachefile.Size // of the room for the originals of a classic volume
+	always  bool           // LVM is asked for leftovers, whatever the kernel and its notes say
 
 	once sync.Once
 	laid *stack.Provider

@@ -107,6 +107,10 @@ func removeVolume(ctx context.Context, c *console, lv logical, proof string) err
 
 // removeOnly removes a logical volume if it is one of those selected.
 func removeOnly(ctx context.Context, c *console, which string, lv logical) error {
-	_, err := c.change(ctx, "lvremove", slices.Concat([]string{"--select", which}, quiet, []string{lv.full()})...)
+	args := slices.Concat([]string{"--select", which}, quiet)
+	if lv.Type == roomType {
+		args = append(args, noted...)
+	}
+	_, err := c.change(ctx, "lvremove", append(args, lv.full())...)
 	return err
 }

@@ -45,7 +45,7 @@ func (r *room) Make(ctx context.Context) (n dm.Number, size int64, err error) {
 	args := slices.Concat([]string{
 		"--type", roomType, "--extents", strconv.FormatInt(r.extents, 10), "--name", r.lv.Name,
 		"--activate", "y", "--setactivationskip", "y", "--ignoreactivationskip", "--zero", "y", "--wipesignatures", "y",
-	}, quiet)
+	}, noted, quiet)
 	for _, tag := range r.claim.tags() {
 		args = append(args, "--addtag", tag)
 	}

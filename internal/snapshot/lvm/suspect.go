@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"stillpoint/internal/sys/dm"
 )
@@ -55,9 +56,18 @@ func namesOf(d dm.Device) (group, name string) {
 	return strings.ReplaceAll(group, hyphen, "-"), strings.ReplaceAll(name, hyphen, "-")
 }
 
+// noted has LVM note what it does to rooms, also where its configuration says that it
+// notes nothing (backup/backup = 0): what it noted before would be believed.
+var noted = []string{"--autobackup", "y"}
+
 // isNoted tells whether LVM's note of a group has a volume with our name or tag, or there
-// is none. The command that was run last is in it, too, whose quotes are not bare.
+// is none, or it could not be written. The command that was run last is in it, too, whose
+// quotes are not bare.
 func isNoted(dir, group string) bool {
+	const toWrite = 2 // W_OK of access(2)
+	if errors.Is(syscall.Access(dir, toWrite), syscall.EROFS) {
+		return true
+	}
 	b, err := os.ReadFile(filepath.Join(dir, group))
 	return err != nil || bytes.Contains(b, []byte(`"`+tagOurs+`"`)) || bytes.Contains(b, []byte("\t"+namePrefix))
 }
