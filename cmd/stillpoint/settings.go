@@ -13,6 +13,7 @@ import (
 	"stillpoint/internal/problem"
 	"stillpoint/internal/quiesce"
 	"stillpoint/internal/repository"
+	"stillpoint/internal/snapshot/lvm"
 )
 
 // addSettings adds a flag for each setting of a job that has one.
@@ -148,7 +149,20 @@ func chooseProviders(s config.Settings, o *backup.Options) error {
 	if o.Provider == backup.None && o.OpenFiles.Way == "" && s["open_files"].From != config.FromDefault {
 		return problem.Newf(problem.Usage, "--open-files fail", "cannot be had with --provider none, which reads live files")
 	}
+	if s["cache_dir"].From == config.FromFlag && !hasCacheFiles(o) {
+		return problem.Newf(problem.Usage, "--cache-dir", "cannot be had with --provider lvm, which has no cache files: it keeps in the thin pool, or in free extents of the volume group, what changes (--cache-max says how much of these)")
+	}
 	return nil
+}
+
+// hasCacheFiles tells whether a provider may be asked that has some.
+func hasCacheFiles(o *backup.Options) bool {
+	for _, name := range o.ProviderOf {
+		if name != lvm.Name && name != backup.None {
+			return true
+		}
+	}
+	return o.Provider != lvm.Name
 }
 
 // policiesOf puts the policies of a job over those of the configuration.
