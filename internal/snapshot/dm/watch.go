@@ -88,6 +88,10 @@ func (t *target) look() time.Duration {
 	}
 	used, valid := parseState(state)
 	t.used.Store(max(t.used.Load(), used))
+	if err := t.isNeededElsewhere(); err != nil && valid {
+		t.lose(err)
+		return seldom
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.released || t.store.file == nil && !t.store.isRoomed() {

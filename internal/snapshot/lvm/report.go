@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"stillpoint/internal/problem"
 )
@@ -21,9 +22,11 @@ type logical struct {
 	Tags      string `json:"lv_tags"`
 	Size      string `json:"lv_size"`
 	Attr      string `json:"vg_attr"` // of its group: "wz--n-"
+
+	VolumeAttr string `json:"lv_attr"` // "twi-aotz--" of a thin pool
 }
 
-const columns = "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,segtype,pool_lv,thin_id,lv_tags,lv_size,vg_attr"
+const columns = "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,segtype,pool_lv,thin_id,lv_tags,lv_size,vg_attr,lv_attr"
 
 // list asks for logical volumes, of all volume groups or of those named.
 func (c *console) list(ctx context.Context, args ...string) ([]logical, error) {
@@ -49,6 +52,15 @@ func (c *console) list(ctx context.Context, args ...string) ([]logical, error) {
 		}
 	}
 	return all, nil
+}
+
+// bytes is its size.
+func (lv logical) bytes() (int64, error) {
+	n, err := strconv.ParseInt(lv.Size, 10, 64)
+	if err != nil {
+		return 0, problem.Newf(problem.SnapshotFailed, lv.full(), "lvs says that it has %q bytes", lv.Size)
+	}
+	return n, nil
 }
 
 // full is the name that commands take.

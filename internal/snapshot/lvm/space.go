@@ -20,6 +20,10 @@ type space struct {
 	extent, free int64    // bytes of one, and how many there are
 	disks        []string // as LVM names them
 	left         []string // disks that are left out, and why
+
+	growers []grower // which may need some of it, too
+	keep    int64    // extents that are left for them
+	keptFor string   // the largest of them
 }
 
 // A disk is a physical volume as pvs reports it.
@@ -111,13 +115,13 @@ func isEncrypted(below []volume.Device) bool {
 
 // divide gives each volume of the group its share: as much as its cache file could
 // become where so much is free, and never more than it takes to keep an original of all
-// of it.
+// of it. What the group's pools may need is not free, and of the rest a tenth stays.
 func (s space) divide(maximum cachefile.Size, ts []*thick) error {
 	var vs []volume.Volume
 	for _, t := range ts {
 		vs = append(vs, t.volume)
 	}
-	limits, err := cachefile.Divide(maximum, vs, uint64(s.free*s.extent))
+	limits, err := cachefile.Divide(maximum, vs, uint64(max(0, s.free-s.keep)*s.extent))
 	if err != nil {
 		return s.short(err)
 	}
@@ -129,10 +133,39 @@ func (s space) divide(maximum cachefile.Size, ts []*thick) error {
 		t.extents = (min(limits[i].Maximum, all) + 2*margin + s.extent - 1) / s.extent
 		total += t.extents
 	}
-	if total > s.free {
-		return s.short(fmt.Errorf("it has %d extents of %d MiB free, and %d are needed", s.free, s.extent>>20, total))
+	free := s.free - s.keep
+	if total > free || !shave(ts, free*9/10, (cachefile.Least+2*stack.RoomMargin+s.extent-1)/s.extent) {
+		return s.short(fmt.Errorf("it has %d extents of %d MiB free, and %d are needed", free, s.extent>>20, total))
 	}
 	return nil
+}
+
+// shave takes from each room in turn what rounding up to extents has made too many, and
+// tells whether that is enough while each keeps what is the least.
+func shave(ts []*thick, most, least int64) bool {
+	total := int64(0)
+	for _, t := range ts {
+		total += t.extents
+	}
+	for shaved := true; shaved && total > most; {
+		shaved = false
+		for _, t := range ts {
+			if total > most && t.extents > least {
+				t.extents--
+				total--
+				shaved = true
+			}
+		}
+	}
+	return total <= most
+}
+
+// keeping says what is left for others, if anything.
+func (s space) keeping() string {
+	if s.keep == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", where %d MiB stay for what %s and the like may need", s.keep*s.extent>>20, s.keptFor)
 }
 
 // short says that the group has too little free.
@@ -140,5 +173,5 @@ func (s space) short(why error) error {
 	if len(s.left) > 0 {
 		why = fmt.Errorf("%w; without %s", why, strings.Join(s.left, ", "))
 	}
-	return problem.New(problem.PoolFull, s.group, fmt.Errorf("the volume group has no room for the originals of what changes: %w", why))
+	return problem.New(problem.PoolFull, s.group, fmt.Errorf("the volume group has no room for the originals of what changes%s: %w", s.keeping(), why))
 }

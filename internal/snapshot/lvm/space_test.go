@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,7 +38,7 @@ func TestDivide(t *testing.T) {
 		{"at least 50", 4, 250, "", []of{{900 * gib, 800 * gib}, {1 * gib, 10}}, []int64{852, 56}},
 		{"as people want it", 4, 10 * gib, "100M", []of{{20 * gib, 10 * gib}}, []int64{104}},
 		{"a share", 4, 250, "50%", []of{{20 * gib, 10 * gib}}, []int64{504}},
-		{"large extents", 64, 10, "", []of{{20 * gib, 1 * gib}}, []int64{640}},
+		{"large extents", 64, 10, "", []of{{20 * gib, 1 * gib}}, []int64{576}},
 		{"no free extents", 4, 0, "", []of{{20 * gib, 10 * gib}}, nil},
 		{"too few", 4, 13, "", []of{{20 * gib, 10 * gib}}, nil},
 		{"too few for two", 4, 26, "", []of{{20 * gib, 10 * gib}, {20 * gib, 10 * gib}}, nil},
@@ -75,8 +77,53 @@ func TestDivide(t *testing.T) {
 			}
 			total += v.extents
 		}
-		if total > one.free {
-			t.Errorf("%s: %d extents of %d", one.name, total, one.free)
+		if total > one.free*9/10 {
+			t.Errorf("%s: %d extents of %d, which is more than nine tenths", one.name, total, one.free)
+		}
+	}
+}
+
+// What may need free extents of the group leaves a fifth of itself free.
+func TestKeep(t *testing.T) {
+	const group = "d8XCj2-SS3J-Ghyl-Ct3J-BTQG-Xx0F-4d1Ubs"
+	lv := func(name, attr string, size int64) logical {
+		return logical{Group: "vg", GroupUUID: group, Name: name, VolumeAttr: attr, Size: strconv.FormatInt(size*mib, 10), UUID: "uj2kKQ-eCRh-geDb-nFhf-Quz6-XBbh-XADUrg"}
+	}
+	other := lv("pool", "twi-aotz--", 1<<20)
+	other.GroupUUID = "another"
+	lvs := []logical{
+		lv("srv", "-wi-ao----", 9000), lv("[pool_tdata]", "Twi-ao----", 9000), lv("thin", "Vwi-aotz--", 9000), other,
+		lv("snap", "swi-a-s---", 500), lv("pool", "twi-aotz--", 1002), lv("[vpool0_vdata]", "Dwi-ao----", 800), {GroupUUID: group},
+	}
+	all, err := growersOf(lvs, group)
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for i, want := range []struct{ name, suffix string }{{"vg/snap", "-cow"}, {"vg/pool", "-tpool"}, {"vg/vpool0_vdata", "-vdata"}} {
+		if g := all[i]; g.name != want.name || !strings.HasSuffix(g.uuid, want.suffix) || g.isThin != (i == 1) {
+			t.Errorf("%d: %+v", i, g)
+		}
+	}
+	if _, err := growersOf([]logical{{GroupUUID: group, VolumeAttr: "twi-aotz--", Size: "1g"}}, group); problem.CodeOf(err) != problem.SnapshotFailed {
+		t.Errorf("a size that is no number: %v", err)
+	}
+	for _, one := range []struct {
+		free, want int64 // extents; none where there is too little
+	}{{1000, 854}, {70, 17}, {64, 0}, {51, 0}, {10, 0}} {
+		s := space{group: "vg", extent: 4 * mib, free: one.free}
+		if err := s.keepFor(&dm.Control{}, slices.Clone(all)); err != nil || s.keep != 51 || s.keptFor != "vg/pool" {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		th := &thick{volume: volume.Volume{Used: 1 << 40, Stack: []volume.Device{{Size: 1 << 41}}}}
+		err := s.divide(cachefile.Size{}, []*thick{th})
+		if one.want == 0 {
+			if problem.CodeOf(err) != problem.PoolFull || !strings.Contains(err.Error(), "204 MiB stay for what vg/pool") {
+				t.Errorf("%d free: %v, want pool-full", one.free, err)
+			}
+			continue
+		}
+		if left := one.free - th.extents; err != nil || left < s.keep || th.extents > (one.free-s.keep)*9/10 || th.extents != one.want {
+			t.Errorf("%d free: %d taken, %v", one.free, th.extents, err)
 		}
 	}
 }

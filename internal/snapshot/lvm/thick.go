@@ -44,8 +44,9 @@ func (p *Provider) Named(ctx context.Context, v volume.Volume) (how string, err 
 	if _, err := p.survey(ctx, c, t); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("originals of what changes go to a logical volume of %d MiB, of the %d MiB that its volume group %s has free",
-		t[0].extents*t[0].space.extent>>20, t[0].space.free*t[0].space.extent>>20, t[0].lv.Group), nil
+	s := t[0].space
+	return fmt.Sprintf("originals of what changes go to a logical volume of %d MiB, of the %d MiB that its volume group %s has free%s",
+		t[0].extents*s.extent>>20, s.free*s.extent>>20, s.group, s.keeping()), nil
 }
 
 // A thick is a classic volume that is to be taken.
@@ -78,7 +79,7 @@ func (p *Provider) survey(ctx context.Context, c *dm.Control, ts []thick) (lvs [
 			return nil, err
 		}
 	}
-	return lvs, p.divide(ctx, c, ts)
+	return lvs, p.divide(ctx, c, lvs, ts)
 }
 
 // known completes it by what LVM says of it.
@@ -108,7 +109,7 @@ func (t *thick) known(c *dm.Control, lvs []logical) error {
 }
 
 // divide divides the free extents of each group among its volumes.
-func (p *Provider) divide(ctx context.Context, c *dm.Control, ts []thick) error {
+func (p *Provider) divide(ctx context.Context, c *dm.Control, lvs []logical, ts []thick) error {
 	var all []volume.Volume
 	of := map[string][]*thick{}
 	for i := range ts {
@@ -118,6 +119,13 @@ func (p *Provider) divide(ctx context.Context, c *dm.Control, ts []thick) error 
 	for _, group := range of {
 		space, err := p.console.space(ctx, c, group[0].lv, all)
 		if err != nil {
+			return err
+		}
+		growers, err := growersOf(lvs, group[0].lv.GroupUUID)
+		if err != nil {
+			return err
+		}
+		if err := space.keepFor(c, growers); err != nil {
 			return err
 		}
 		if err := space.divide(p.maximum, group); err != nil {
