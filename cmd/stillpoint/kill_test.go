@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -263,6 +264,11 @@ func lines(s string) []string { return strings.Split(strings.TrimSpace(s), "\n")
 
 // TestInterrupted sends SIGINT, SIGTERM and SIGHUP while the snapshots exist.
 func TestInterrupted(t *testing.T) {
+	// Who runs the tests in the background, or by nohup, lets them ignore some, and a
+	// program that is started so keeps to that (os/signal).
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(heard)
 	p := newProgram(t)
 	p.write("a/file", "content")
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
