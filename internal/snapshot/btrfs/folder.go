@@ -28,9 +28,8 @@ const (
 // A folder is an open .stillpoint directory.
 //
 // One that we made is tagged with the file system, and only that is ever
-// removed. A kill between making and tagging leaves an empty one that is used
-// again and stays; to make it under another name would leave that one, which
-// would not be used again.
+// removed. Until it is tagged it has the mode that nobody else gives to a folder of
+// this name: a kill between making and tagging leaves that.
 //
 // It lies in a directory that may be a user's, who can then rename it, but not
 // move it elsewhere or change what is in it. So everything goes by descriptor,
@@ -89,8 +88,11 @@ func makeFolder(ctx context.Context, top *os.File) (f *folder, lock io.Closer, e
 		err := createFolder(top)
 		if err == nil {
 			fault.Point("btrfs:folder-made")
-		} else if !errors.Is(err, syscall.EEXIST) {
+		} else if !errors.Is(err, syscall.EEXIST) && !errors.Is(err, syscall.ENOENT) { // removed before it was tagged
 			return nil, nil, coded(folderName, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
 		}
 		f, err := openFolder(top, folderName)
 		if err != nil {
@@ -112,9 +114,15 @@ func makeFolder(ctx context.Context, top *os.File) (f *folder, lock io.Closer, e
 	}
 }
 
+// Modes of the folder: of MakeSticky, and once it is tagged.
+const (
+	untaggedMode = 0o1700
+	taggedMode   = 0o700
+)
+
 // createFolder makes the folder, tagged, or fails with EEXIST.
 func createFolder(top *os.File) error {
-	if err := file.MakeDirectory(fd(top), folderName); err != nil {
+	if err := file.MakeSticky(fd(top), folderName); err != nil {
 		return err
 	}
 	dir, err := mount.OpenBelow(top, folderName)
@@ -126,13 +134,16 @@ func createFolder(top *os.File) error {
 	if err == nil {
 		err = file.SetXattr(fd(dir), recordTag, []byte(d.UUID.String()))
 	}
+	if err == nil {
+		err = file.SetMode(fd(dir), taggedMode)
+	}
 	if err != nil {
 		_ = file.RemoveDirectory(fd(top), folderName) // it has no tag by which it could be done later
 	}
 	return err
 }
 
-// ours tells whether the folder is tagged: it is what we made.
+// ours tells whether the folder is what we made: it is tagged, or was about to be.
 func (f *folder) ours() (bool, error) {
 	d, err := btrfs.Describe(f.dir)
 	if err != nil {
@@ -141,7 +152,8 @@ func (f *folder) ours() (bool, error) {
 	var xattrs file.Xattrs
 	value, err := xattrs.Get(fd(f.dir), "", file.Itself, recordTag)
 	if errors.Is(err, syscall.ENODATA) {
-		return false, nil
+		st, err := file.Stat(fd(f.dir), "", file.Itself)
+		return st.Mode == untaggedMode, coded(folderName, err)
 	}
 	return string(value) == d.UUID.String(), coded(folderName, err)
 }

@@ -53,3 +53,55 @@ func TestFolderInUse(t *testing.T) {
 	}
 	nothingLeft(t, d)
 }
+
+// One that was made by a process that was killed before it was tagged is ours.
+func TestFolderUntagged(t *testing.T) {
+	d := newDisk(t)
+	d.create("@")
+	untagged := func() {
+		t.Helper()
+		must(t, os.Mkdir(d.in(folderName), 0o700))
+		must(t, syscall.Chmod(d.in(folderName), untaggedMode))
+	}
+	untagged()
+	left, err := New(host).Leftovers(t.Context())
+	must(t, err)
+	if len(left) != 1 {
+		t.Fatalf("%d leftovers", len(left))
+	}
+	must(t, left[0].Release(t.Context()))
+	nothingLeft(t, d)
+	untagged()
+	s := take(t, of(d.mounted("@"), "."))[0]
+	must(t, s.Release(t.Context()))
+	nothingLeft(t, d)
+}
+
+// One that is removed before it is tagged, by another process that takes it for that, is
+// made once more.
+func TestFolderMadeAndRemoved(t *testing.T) {
+	d := newDisk(t)
+	d.create("@")
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			left, _ := New(host).Leftovers(t.Context()) // one may have gone meanwhile
+			for _, l := range left {
+				_ = l.Release(t.Context())
+			}
+		}
+	}()
+	for range 20 {
+		s := take(t, of(d.mounted("@"), "."))[0]
+		must(t, s.Release(t.Context()))
+	}
+	close(stop)
+	<-ended
+	nothingLeft(t, d)
+}

@@ -61,6 +61,12 @@ func MakeDirectory(dir int, name string) error {
 	return result("mkdirat", name, unix.Mkdirat(dir, name, 0o700))
 }
 
+// MakeSticky is MakeDirectory with the sticky bit, which means nothing where nobody else
+// may write: it marks the directory from its first moment on.
+func MakeSticky(dir int, name string) error {
+	return result("mkdirat", name, unix.Mkdirat(dir, name, 0o1700))
+}
+
 // MakeSymlink makes name in dir.
 func MakeSymlink(dir int, name, target string) error {
 	return result("symlinkat", name, unix.Symlinkat(target, dir, name))
