@@ -20,12 +20,12 @@ import (
 // the reason.
 var unprovoked = map[problem.Code]string{
 	problem.Uncatalogued:    "a run that ends with it is a failed test",
-	problem.VolumeEFI:       "a FAT file system, which the kernel of the tests does not know",
+	problem.VolumeEFI:       "a FAT file system, which the kernel of the tests does not know; TestOldKernel in test/vm provokes it",
 	problem.KernelOld:       "a kernel before 6.14; TestOldKernel in test/vm provokes it",
-	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not",
-	problem.ZFSStuck:        "ZFS, whose module the kernel of the tests has not",
-	problem.LVMStuck:        "LVM, too; internal/snapshot/lvm provokes it",
-	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; internal/snapshot/dm provokes it in a virtual machine",
+	problem.PoolFull:        "LVM, which needs device-mapper, which the kernel of the tests has not; TestCodes in test/vm provokes it",
+	problem.ZFSStuck:        "ZFS, whose module the kernel of the tests has not; TestZFS in test/vm provokes it",
+	problem.LVMStuck:        "LVM, too; TestCodes in test/vm provokes it",
+	problem.DeviceSuspended: "device-mapper, which the kernel of the tests has not; TestCodes in test/vm provokes it",
 }
 
 // provoked runs all tests, and then compares the codes that runs of the program

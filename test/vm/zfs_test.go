@@ -5,8 +5,10 @@ package vm_test
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +37,7 @@ systemd-run --quiet --unit=busy guest busy /tank/busy`)
 	r.sub("backup", (*rig).zfsBackup)
 	r.sub("killed", (*rig).zfsKilled)
 	r.sub("fills", (*rig).zfsFills)
+	r.sub("stuck", (*rig).zfsStuck)
 	r.sub("with btrfs", (*rig).zfsWithBtrfs)
 	r.sub("mixed", (*rig).zfsMixed)
 }
@@ -120,6 +123,31 @@ systemd-run --quiet --unit=fill sh -c 'while dd if=/dev/zero of=/tank/db/file bs
 		r.noSnapshots()
 	}
 	r.must("systemctl stop fill && zfs destroy tank/db")
+}
+
+// A pool whose disk does not answer: the backup says so and gives up, and its process ends
+// when the kernel lets go of it.
+func (r *rig) zfsStuck() {
+	r.must(`set -e
+truncate -s 600M /var/stuck.img && mkfs.ext4 -q /var/stuck.img && mkdir -p /m/stuck && mount -o loop /var/stuck.img /m/stuck
+truncate -s 300M /m/stuck/pool && zpool create -O mountpoint=/hung hung /m/stuck/pool && cp /etc/fstab /hung && zpool sync hung
+fsfreeze -f /m/stuck
+systemd-run --quiet --unit=hangs -p StandardOutput=file:/run/hangs --setenv=STILLPOINT_REPO=$STILLPOINT_REPO --setenv=STILLPOINT_PASSWORD="$STILLPOINT_PASSWORD" --setenv=HOME=/root \
+	stillpoint backup --retry 0 /hung`)
+	r.soon("grep zfs-stuck /run/hangs")
+	r.must("fsfreeze -u /m/stuck")
+	r.soon("! systemctl is-active hangs")
+	var jobs []struct{ ID, Status, Code string }
+	out := r.must("stillpoint job list --json")
+	if err := json.Unmarshal([]byte(out), &jobs); err != nil || len(jobs) == 0 {
+		r.Fatalf("%v: %s", err, out)
+	}
+	i := slices.IndexFunc(jobs, func(j struct{ ID, Status, Code string }) bool { return j.Code == "zfs-stuck" })
+	if i < 0 || jobs[i].Status != "failed" {
+		r.Fatalf("the jobs are %+v", jobs)
+	}
+	r.logEndsWith("zfs-stuck", jobs[i].ID)
+	r.must("stillpoint backup /hung && stillpoint clean && zpool destroy hung && umount /m/stuck && rm /var/stuck.img")
 }
 
 // Volumes that can be held are held around the pool's instant, which is theirs, too.
