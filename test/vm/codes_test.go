@@ -22,7 +22,7 @@ vgcreate -qq data "$(readlink -f virtio-scratch0)"
 lvcreate -qqy -L 200M -n linear data
 lvcreate -qqy -L 400M -T data/pool
 lvcreate -qqy -V 800M -n thin --thinpool pool data
-mkfs.ext4 -q /dev/data/linear && mkfs.ext4 -q /dev/data/thin
+mkfs.ext4 -q /dev/data/linear && mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/data/thin # nothing is written later
 mkdir -p /m/linear /m/thin /var/backups
 mount /dev/data/linear /m/linear && mount /dev/data/thin /m/thin
 cp /etc/fstab /m/linear && cp /etc/fstab /m/thin && sync
@@ -43,9 +43,14 @@ dmsetup suspend under`)
 		r.soon("vgreduce -qqy data /dev/mapper/under && dmsetup remove under && stillpoint backup /m/thin")
 	})
 	r.sub("pool-full", func(r *rig) {
-		r.must("dd if=/dev/zero of=/m/thin/much bs=1M count=392 conv=fsync status=none")
+		r.must(`set -e
+dd if=/dev/zero of=/m/thin/much bs=1M count=300 conv=fsync status=none
+while [ "$(lvs --noheadings --nosuffix -o data_percent data/pool | cut -d. -f1)" -lt 95 ]; do
+	dd if=/dev/zero of=/m/thin/much bs=1M count=4 oflag=append conv=notrunc,fsync status=none
+done`)
 		r.endsWith("pool-full", "--provider lvm /m/thin")
-		r.must("rm /m/thin/much && fstrim /m/thin && stillpoint backup --provider lvm /m/thin")
+		r.must("rm /m/thin/much && sync")
+		r.soon("fstrim /m/thin && stillpoint backup --provider lvm /m/thin") // the pool is told when ext4 has committed
 	})
 	if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
 		r.Errorf("left are:\n%s", out)
