@@ -3,7 +3,6 @@ package dm
 import (
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"stillpoint/internal/fault"
@@ -11,14 +10,12 @@ import (
 	"stillpoint/internal/sys/dm"
 )
 
-// exchange gives a device a table, and tries again where a disk has much to do. The kernel
-// refuses a table with EINVAL also where the device is not, by then, in the state in which
-// the call has found it (dm_suspend, dm_swap_table in drivers/md/dm.c); the device has its
-// old table then, and a second try is worth it. It was seen once, at load 11.
+// exchange gives a device a table, and tries again where a disk has much to do. What the
+// kernel refuses else is not tried again here: another program may have changed the
+// device by then, which only the caller's looks at it find out.
 func exchange(c *dm.Control, n dm.Number, table []dm.Target, readOnly bool, udev dm.UdevFlags) (err error) {
-	for try := range exchangeTries {
-		err = exchangeOnce(c, n, table, readOnly, udev)
-		if !errors.Is(err, dm.ErrSlow) && (try > 1 || !errors.Is(err, syscall.EINVAL)) {
+	for range exchangeTries {
+		if err = exchangeOnce(c, n, table, readOnly, udev); !errors.Is(err, dm.ErrSlow) {
 			return err
 		}
 		time.Sleep(exchangePatience / 2) // those go on who have waited
