@@ -231,7 +231,7 @@ type scanner struct {
 	dev    uint64
 	o      Options
 	anon   uint64     // the device of files that have no name anywhere, such as rings
-	asking sync.Mutex // held while Shielded is asked
+	asking sync.Mutex // held while Shielded is asked, and what it is asked about is duplicated
 }
 
 func newScanner(dev uint64, o Options) (*scanner, error) {

@@ -274,6 +274,11 @@ func TestShielded(t *testing.T) {
 		if shielded != 4 || len(ByProcess([]Use{{Kind: Descriptor, Shielded: true}})) > 0 {
 			t.Errorf("%d are shielded", shielded)
 		}
+		for range 30 { // what one worker asks about is not found by another one
+			if us := scan(t, dir, o); slices.ContainsFunc(us, func(u Use) bool { return u.PID == os.Getpid() }) {
+				t.Fatalf("we have a file open ourselves: %+v", us)
+			}
+		}
 		if got := scan(t, dir, Options{Shielded: o.Shielded, Frozen: true}); len(words(got, after[0])) != 3 {
 			t.Errorf("where nothing can be asked: %+v", got)
 		}
