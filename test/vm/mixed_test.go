@@ -18,18 +18,21 @@ const mixedLayout = `
 cd /dev/disk/by-id
 vgcreate -qq data "$(readlink -f virtio-scratch0)"
 lvcreate -qqy -L 400M -n linear data
+lvcreate -qqy -L 400M -n classic data
 lvcreate -qqy -L 400M -n crypt data
 lvcreate -qqy -L 800M -T data/pool
 lvcreate -qqy -V 400M -n thin --thinpool pool data
 printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/data/crypt -
 printf secret | cryptsetup open --disable-keyring --key-file - /dev/data/crypt inner
 mkfs.ext4 -q /dev/data/linear
+mkfs.xfs -q /dev/data/classic
 mkfs.xfs -q /dev/mapper/inner
 mkfs.ext4 -q /dev/data/thin
 mkfs.btrfs -q "$(readlink -f virtio-scratch1)"
 mkfs.btrfs -q "$(readlink -f virtio-scratch2)"
-mkdir -p /m/linear /m/crypt /m/thin /m/btrfs /m/btrfs2 /var/backups
+mkdir -p /m/linear /m/classic /m/crypt /m/thin /m/btrfs /m/btrfs2 /var/backups
 mount /dev/data/linear /m/linear
+mount /dev/data/classic /m/classic
 mount /dev/mapper/inner /m/crypt
 mount /dev/data/thin /m/thin
 mount virtio-scratch1 /m/btrfs
@@ -37,7 +40,7 @@ mount virtio-scratch2 /m/btrfs2
 `
 
 // mixedProviders are those that are to take them, by themselves or by name.
-var mixedProviders = map[string]string{"linear": "dm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs", "zfs": "zfs"}
+var mixedProviders = map[string]string{"linear": "dm", "classic": "lvm", "crypt": "dm", "thin": "lvm", "btrfs": "btrfs", "btrfs2": "btrfs", "zfs": "zfs"}
 
 // A mixedSet is a backup of several volumes.
 type mixedSet struct {
@@ -54,6 +57,8 @@ func TestMixed(t *testing.T) {
 	for _, s := range []mixedSet{
 		{[]string{"linear", "crypt"}, true, false},
 		{[]string{"linear", "thin", "crypt"}, true, true},
+		{[]string{"classic", "crypt", "linear"}, true, true},
+		{[]string{"classic", "thin", "btrfs", "crypt"}, true, true},
 		{[]string{"linear", "btrfs", "thin"}, true, false},
 		{[]string{"btrfs", "crypt"}, true, false},
 		{[]string{"btrfs", "btrfs2"}, false, false},

@@ -27,6 +27,11 @@ func TestTag(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", tg.uuid(), got, ok)
 		}
 	}
+	// The first of the set of each of two providers.
+	one, other := tag{kind: kindStore, origin: dm.Number{Major: 253}, set: "a", owner: o}, tag{kind: kindStore, origin: dm.Number{Major: 253, Minor: 1}, set: "a", owner: o}
+	if one.name() == other.name() {
+		t.Errorf("two devices are called %s", one.name())
+	}
 	for _, foreign := range []string{
 		"", "LVM-abc", "STILLPOINT-", "STILLPOINT-1-real", "STILLPOINT-2-real-1:2", "STILLPOINT-1-real-1:2-", "STILLPOINT-1-real-01:2", "stillpoint-1-real-1:2",
 		"LVM-STILLPOINT-1-real-1:2", "STILLPOINT-1-store-1:2-a-0-1.2.3", "LVM-STILLPOINT-1-store-1:2-a-0", "LVM-LVM-STILLPOINT-1-store-1:2-a-0-1.2.3", "STILLPOINT-1-store-1:2-a-0", "STILLPOINT-1-store-1:2-a-0-1.2", "STILLPOINT-1-store-1:2-a-00-1.2.3", "STILLPOINT-1-other-1:2-a-0-1.2.3", "1-real-1:2",

@@ -52,11 +52,13 @@ func (t tag) uuid() string {
 	return strings.Join([]string{private + uuidPrefix + scheme, t.kind, t.origin.String(), t.set, strconv.Itoa(t.index), t.owner.String()}, "-")
 }
 
+// name has the origin in it, for a capture has sets of the same id by several providers,
+// each of which counts from 0.
 func (t tag) name() string {
 	if t.kind == kindReal {
 		return fmt.Sprintf("%s%s-%d-%d", namePrefix, t.kind, t.origin.Major, t.origin.Minor)
 	}
-	return fmt.Sprintf("%s%s-%d-%s", namePrefix, t.set, t.index, t.kind)
+	return fmt.Sprintf("%s%s-%d-%d-%d-%s", namePrefix, t.set, t.origin.Major, t.origin.Minor, t.index, t.kind)
 }
 
 // as is the tag of another device of the same snapshot.
