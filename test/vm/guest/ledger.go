@@ -77,15 +77,25 @@ func openLedger(dir string) (*volumeLedger, error) {
 		return nil, err
 	}
 	_, err = l.log.Seek(size, 0)
-	return l, errors.Join(err, l.log.Truncate(size), l.dir.Sync())
+	if err := errors.Join(err, l.log.Truncate(size), l.dir.Sync()); err != nil || l.last == 0 {
+		return l, err
+	}
+	// Of the newest one, which nobody has said to be safe, the line may be all that has
+	// come to the disk.
+	return l, l.fill(l.last)
 }
 
 // record makes the record n in all ways that a disk may forget.
 func (l *volumeLedger) record(n int64) error {
-	_, err := fmt.Fprintf(l.log, "%d\n", n)
-	if err == nil {
-		_, err = l.ring.WriteAt(page(n), n%slots*slotSize)
+	if _, err := fmt.Fprintf(l.log, "%d\n", n); err != nil {
+		return err
 	}
+	return l.fill(n)
+}
+
+// fill makes the rest of a record whose line is written.
+func (l *volumeLedger) fill(n int64) error {
+	_, err := l.ring.WriteAt(page(n), n%slots*slotSize)
 	if err == nil && n%every == 0 {
 		err = l.leaf(n)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,6 +57,20 @@ func TestGoesOn(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(dir, book))
 	if err != nil || bytes.Count(b, []byte("100\n")) != 1 {
 		t.Errorf("%v in\n%s", err, b)
+	}
+}
+
+// A record of which the line is all that came to the disk is made whole, before there
+// are later ones that are safe.
+func TestMakesWhole(t *testing.T) {
+	dir := t.TempDir()
+	l := write(t, dir, 6*every)
+	if err := errors.Join(at(l.ring, 6*every*slotSize, slotSize), os.Remove(l.leafName(6*every))); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, 6*every+2)
+	if err := checkLedger(dir, fmt.Sprint(6*every+2)); err != nil {
+		t.Error(err)
 	}
 }
 
