@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/snapshot"
@@ -153,6 +154,30 @@ func scan(store string) (sets []string, err error) {
 	return sets, errors.Join(errs...)
 }
 
+// looking runs f while nobody else looks at what is left in a store: who looks at a
+// record has its lock, and would be taken for its process.
+func looking(ctx context.Context, store string, f func() error) error {
+	dir, err := os.Open(store)
+	if err != nil {
+		return fmt.Errorf("look for leftovers: %w", err)
+	}
+	defer dir.Close()
+	for {
+		err := file.Lock(int(dir.Fd()))
+		switch {
+		case err == nil:
+			return f()
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return fmt.Errorf("look for leftovers: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
 // reopen opens and locks what is left of a set, or returns nil when its
 // process lives or there is no such set.
 func reopen(store, set string) (*disk, error) {
@@ -228,10 +253,13 @@ func (l leftover) Release(ctx context.Context) error {
 	if err := l.p.step(ctx, "release"); err != nil {
 		return err
 	}
-	d, err := reopen(l.p.store, l.set)
-	if err == nil && d != nil {
-		err = d.remove()
-	}
+	err := looking(ctx, l.p.store, func() error {
+		d, err := reopen(l.p.store, l.set)
+		if err == nil && d != nil {
+			err = d.remove()
+		}
+		return err
+	})
 	if err != nil {
 		return problem.New(problem.ReleaseFailed, l.ID(), err)
 	}

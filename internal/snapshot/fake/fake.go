@@ -208,7 +208,11 @@ func (p *Provider) Leftovers(ctx context.Context) ([]snapshot.Snapshot, error) {
 	if err := p.step(ctx, "leftovers"); err != nil {
 		return nil, err
 	}
-	sets, err := scan(p.store)
+	var sets []string
+	err := looking(ctx, p.store, func() (err error) {
+		sets, err = scan(p.store)
+		return err
+	})
 	var found []snapshot.Snapshot
 	for _, s := range sets {
 		found = append(found, leftover{p, s})
