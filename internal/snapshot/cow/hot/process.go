@@ -171,7 +171,7 @@ func (p *subject) descriptors(tid int) error {
 		st, err := file.Stat(dir, fd, file.NoAutomount|file.Cached)
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			return err
+			return p.refused(tid, err)
 		case err != nil:
 			return nil
 		case st.Device == p.s.dev && st.Kind == file.Regular:
@@ -191,8 +191,8 @@ func (p *subject) descriptor(tid, dir int, fd string, st file.Info) error {
 	if err != nil || link.Mode&0o200 == 0 {
 		return nil // closed meanwhile, or not for writing
 	}
-	shielded := p.shielded(tid, fd, st)
-	if shielded && !p.s.o.All {
+	shielded, open := p.shielded(tid, fd, st)
+	if !open || shielded && !p.s.o.All {
 		return nil
 	}
 	path, _ := file.Readlink(dir, fd)
@@ -200,11 +200,21 @@ func (p *subject) descriptor(tid, dir int, fd string, st file.Info) error {
 	return nil
 }
 
-// shielded asks about the open file behind a descriptor.
-func (p *subject) shielded(tid int, fd string, st file.Info) bool {
+// refused is the error of a look that was not allowed. The kernel says so, too, of a
+// task that is gone (proc_fd_access_allowed() in fs/proc/base.c).
+func (p *subject) refused(tid int, err error) error {
+	if _, statErr := file.Stat(file.Here, p.path(tid, "fd"), file.Cached); statErr != nil && gone(statErr) {
+		return statErr
+	}
+	return err
+}
+
+// shielded asks about the open file behind a descriptor. It is not open where it was
+// closed since it was found: who it was passed on to is found by the next pass.
+func (p *subject) shielded(tid int, fd string, st file.Info) (is, open bool) {
 	number, err := strconv.Atoi(fd)
 	if err != nil || p.s.o.Shielded == nil || p.s.o.Frozen {
-		return false
+		return false, true
 	}
 	if !p.ourselves() {
 		p.s.asking.Lock()
@@ -212,15 +222,15 @@ func (p *subject) shielded(tid int, fd string, st file.Info) bool {
 	}
 	own, err := opened.Duplicate(tid, number)
 	if err != nil {
-		return false
+		return false, !errors.Is(err, syscall.EBADF) && !gone(err)
 	}
 	defer file.Close(own)
 	// The number may be another file's by now, about which nothing is asked.
 	now, err := file.Stat(own, "", file.Itself|file.Cached)
 	if err != nil || now.Inode != st.Inode || now.Device != st.Device {
-		return false
+		return false, err != nil
 	}
-	return p.s.o.Shielded(own)
+	return p.s.o.Shielded(own), true
 }
 
 // memory looks at the mappings.
