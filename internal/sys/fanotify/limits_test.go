@@ -241,9 +241,9 @@ func TestDenied(t *testing.T) {
 		must(t, p.Arm(fs))
 		var was unix.Rlimit
 		must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+		runtime.GC() // closes what earlier tests have dropped
 		done := held(t, files)
-		time.Sleep(50 * time.Millisecond) // both in the queue
-		runtime.GC()                      // closes what earlier tests have dropped
+		awaitUnread(t, p, len(files))
 		// Room for one more descriptor, and no gap below.
 		must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 200, Max: was.Max}))
 		var taken []int

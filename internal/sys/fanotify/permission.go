@@ -153,8 +153,11 @@ func (p *Permission) leave() {
 }
 
 // endTime is how long Close waits for those who read the group, or answer. They
-// are done at once, unless the kernel keeps them.
-const endTime = 500 * time.Millisecond
+// are done at once, unless the kernel keeps them; and whoever is the last of them
+// closes the group, for which the kernel waits until nobody walks its marks any more
+// (fsnotify_destroy_group() in fs/notify/group.c): on a host with much to do more
+// than half a second.
+const endTime = 3 * time.Second
 
 // Close ends the group: everyone who waits is let go on, unless another
 // process has the group open; reads end with os.ErrClosed. Descriptors of

@@ -388,16 +388,7 @@ func TestAnswer(t *testing.T) {
 				done <- err
 			}()
 		}
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-			n, err := p.Unread()
-			must(t, err)
-			if n == many {
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%d of %d wait", n, many)
-			}
-		}
+		awaitUnread(t, p, many)
 		b := NewBuffer(1)
 		for i := range many {
 			events, err := p.Read(b)
@@ -418,6 +409,21 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("closed: %v", err)
 		}
 	})
+}
+
+// awaitUnread waits until so many events wait to be read.
+func awaitUnread(t *testing.T, p *Permission, many int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		n, err := p.Unread()
+		must(t, err)
+		if n == many {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d wait", n, many)
+		}
+	}
 }
 
 // Close does not wait for who does not come back, who can still answer, and then
