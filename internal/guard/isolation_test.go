@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 
 	"stillpoint/internal/scratch"
 	"stillpoint/internal/sys/process"
+	"stillpoint/internal/sys/thread"
 )
 
 // A guard ignores what asks it to end, belongs to nobody's terminal, has no
@@ -105,8 +105,7 @@ func arena(f []string) bool {
 func TestNotLocked(t *testing.T) {
 	scratch.NeedRoot(t)
 	ended := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
+	go thread.Apart(func() { // which ends with the thread
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_IPC_LOCK, 0, 0, 0)
 		if err == nil {
 			var g *Guard
@@ -115,7 +114,7 @@ func TestNotLocked(t *testing.T) {
 			}
 		}
 		ended <- err
-	}()
+	})
 	// mlockall(2): ENOMEM where the limit is more than nothing.
 	if err := <-ended; !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.ENOMEM) {
 		t.Errorf("start: %v", err)

@@ -9,12 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"stillpoint/internal/sys/thread"
 )
 
 // TestSuperblocks makes file systems and compares with what blkid says.
@@ -313,16 +314,15 @@ func TestDevice(t *testing.T) {
 func TestMountsChanged(t *testing.T) {
 	needRoot(t)
 	// In a thread with a namespace of its own, where nobody else mounts. It
-	// ends with the test, because it stays locked.
+	// ends with the test.
 	done := make(chan error, 1)
-	go func() { done <- mountAndLook(t.TempDir()) }()
+	go thread.Apart(func() { done <- mountAndLook(t.TempDir()) })
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
 func mountAndLook(dir string) error {
-	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}

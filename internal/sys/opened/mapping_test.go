@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/scratch"
+	"stillpoint/internal/sys/thread"
 )
 
 const childVariable = "STILLPOINT_TEST_OPENED"
@@ -158,18 +158,16 @@ func TestSameTable(t *testing.T) {
 	tids := make(chan int)
 	done := make(chan struct{})
 	defer close(done)
-	thread := func(own bool) {
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
-		if own {
-			if err := unix.Unshare(unix.CLONE_FILES); err != nil {
-				t.Error(err)
-			}
-		}
-		tids <- unix.Gettid()
-		<-done
-	}
 	for _, own := range []bool{true, false} {
-		go thread(own)
+		go thread.Apart(func() {
+			if own {
+				if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+					t.Error(err)
+				}
+			}
+			tids <- unix.Gettid()
+			<-done
+		})
 		if same, err := SameTable(os.Getpid(), <-tids); err != nil || same == own {
 			t.Errorf("own %t: same %t, %v", own, same, err)
 		}

@@ -109,11 +109,14 @@ func freeze(t *testing.T, dir string, f func()) {
 	const fifreeze, fithaw = 0xc0045877, 0xc0045878 // linux/fs.h
 	thaw := func() error { return unix.IoctlSetInt(int(root.Fd()), fithaw, 0) }
 	t.Cleanup(func() { _ = thaw() })
-	late := time.AfterFunc(2*time.Second, func() { _ = thaw() })
-	defer late.Stop()
+	if err := unix.Syncfs(int(root.Fd())); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.IoctlSetInt(int(root.Fd()), fifreeze, 0); err != nil {
 		t.Fatal(err)
 	}
+	late := time.AfterFunc(2*time.Second, func() { _ = thaw() })
+	defer late.Stop()
 	f()
 	if err := thaw(); err != nil {
 		t.Errorf("thawed too late: %v", err)

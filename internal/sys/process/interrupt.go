@@ -11,6 +11,10 @@ import (
 // interruptTime is how long a thread may take to notice.
 const interruptTime = 300 * time.Millisecond
 
+// childDumped is the last of the codes of a child that has ended (CLD_DUMPED,
+// asm-generic/siginfo.h); those of one that is stopped come behind it.
+const childDumped = 3
+
 // Interrupt ends the waiting of a thread inside a system call, if a signal
 // would: the call begins anew, or returns what it has done so far, as after a
 // signal without a handler. The thread and its parent notice nothing else
@@ -38,16 +42,17 @@ func interrupt(tid int) error {
 		return err
 	}
 	for began := time.Now(); ; time.Sleep(100 * time.Microsecond) {
-		var status unix.WaitStatus
-		got, err := unix.Wait4(tid, &status, unix.WALL|unix.WNOHANG, nil)
+		// Looked at and not taken: how a child of our own has ended is for who waits for it.
+		var is unix.Siginfo
+		err := unix.Waitid(unix.P_PID, tid, &is, unix.WSTOPPED|unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
 			return err
-		case got == tid && status.Stopped():
-			return unix.PtraceDetach(tid)
-		case got == tid:
+		case is.Signo != 0 && is.Code <= childDumped:
 			return unix.ESRCH // it has ended
+		case is.Signo != 0:
+			return unix.PtraceDetach(tid)
 		case time.Since(began) > interruptTime:
 			return unix.ETIMEDOUT // it waits for something that no signal ends
 		}

@@ -272,6 +272,20 @@ func spin(t *testing.T) int {
 	return c.Process.Pid
 }
 
+// awaitCall waits until a thread waits in a call.
+func awaitCall(t *testing.T, tid int, number int64) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		c, err := callOf(tid)
+		if err == nil && c.Number == number {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the thread is in %+v, %v", c, err)
+		}
+	}
+}
+
 func TestCallOf(t *testing.T) {
 	pipe := make([]int, 2)
 	must(t, unix.Pipe2(pipe, unix.O_CLOEXEC))
@@ -284,7 +298,7 @@ func TestCallOf(t *testing.T) {
 		_, _ = unix.Read(pipe[0], make([]byte, 77))
 	})
 	reader := <-tid
-	time.Sleep(20 * time.Millisecond)
+	awaitCall(t, reader, sysRead)
 	c, err := CallOf(reader)
 	if err != nil || c.Number != sysRead || c.Args[0] != uint64(pipe[0]) || c.Args[2] != 77 || c.abi() != nativeABI {
 		t.Errorf("a reader: %+v, %v", c, err)

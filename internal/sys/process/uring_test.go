@@ -136,7 +136,7 @@ func TestRing(t *testing.T) {
 			_, _ = unix.Read(idle[0], make([]byte, 1)) // starts again after the write
 		})
 		reader := <-tid
-		time.Sleep(20 * time.Millisecond)
+		awaitCall(t, reader, sysRead)
 		_, err = unix.Write(gate[1], []byte("x"))
 		must(t, err)
 		var got []asked
