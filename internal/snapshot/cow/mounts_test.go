@@ -154,12 +154,18 @@ func lacks(capability int) bool {
 // steps takes a snapshot and does something between its steps. What is done
 // while the volume is frozen must not write to it.
 func (r *rig) steps(held, committed func()) (*target, error) {
+	return r.stepsFrom(func() {}, held, committed)
+}
+
+// stepsFrom is steps with something before the volume is held, too.
+func (r *rig) stepsFrom(prepared, held, committed func()) (*target, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), 20*time.Second)
 	defer cancel()
 	ids++
 	pending, err := r.p.Prepare(ctx, fmt.Sprint("steps", ids), []snapshot.Target{r.target})
 	r.must(err)
 	r.Cleanup(func() { r.must(pending.Abort(context.Background())) })
+	prepared()
 	err = pending.Hold(ctx)
 	var snaps []snapshot.Snapshot
 	if err == nil {
@@ -258,9 +264,11 @@ func TestForeignFreeze(t *testing.T) {
 			r.must(s.Release(t.Context()))
 		}
 
-		end = frozen(window + 3*time.Second)
-		began := time.Now()
-		_, err = r.steps(func() {}, func() {})
+		var began time.Time
+		_, err = r.stepsFrom(func() {
+			end = frozen(window + 3*time.Second)
+			began = time.Now()
+		}, func() {}, func() {})
 		t.Logf("under a long freeze of another program: %v after %v", err, time.Since(began))
 		if code := problem.CodeOf(err); code != problem.Busy {
 			t.Errorf("under a freeze of another program: %s, want %s", code, problem.Busy)
