@@ -75,11 +75,19 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.sweep(ctx)
+	mounts, err := mount.NewWatch() // before the first look at them
+	if err != nil {
+		return err
+	}
 	r.watchAll(ctx)
 	watched := make(chan error, 1)
-	changed := make(chan struct{}, 1)
+	came, gone := make(chan struct{}, 1), make(chan struct{}, 1)
 	go func() {
-		err := mount.Watch(ctx.Done(), func() {
+		err := mounts.Run(ctx.Done(), func(some bool) {
+			changed := gone
+			if some {
+				changed = came
+			}
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -88,12 +96,12 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			cancel() // an agent that is blind is none
 		}
-		watched <- err
+		watched <- errors.Join(err, mounts.Close())
 	}()
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		r.look(ctx, changed)
+		r.look(ctx, came, gone)
 	}()
 	unburdened := make(chan struct{})
 	go func() { // nobody waits for it, and it may have to wait
@@ -102,7 +110,7 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	}()
 	r.o.Log.Info("agent started", "socket", r.o.Socket, "version", r.o.Version)
 	r.o.Ready()
-	err := r.server.Serve(ctx, l)
+	err = r.server.Serve(ctx, l)
 	cancel()
 	<-looked
 	<-unburdened
@@ -126,15 +134,26 @@ func (r *Resident) watchAll(ctx context.Context) {
 // of containers never rests.
 const calm = 300 * time.Millisecond
 
+// rest is how long no mount has gone before they are looked at again, which opens each
+// for a moment: who unmounts several, one after the other, is not to find one in use.
+const rest = time.Second
+
 // look keeps an eye on mounts and snapshots.
-func (r *Resident) look(ctx context.Context, changed <-chan struct{}) {
+func (r *Resident) look(ctx context.Context, came, gone <-chan struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var rested <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-changed:
+		case <-gone:
+			rested = time.After(rest)
+		case <-rested:
+			rested = nil
+			r.sync(ctx)
+		case <-came: // what is opened there from now on is to be seen
+			rested = nil
 			r.sync(ctx)
 			select {
 			case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -98,7 +99,10 @@ func startResident(t *testing.T, w *watcher, o Options) (c *Control, log *lines,
 	t.Helper()
 	log = &lines{}
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	o.Providers, o.Host, o.Log, o.Ready = []snapshot.Provider{w}, hostTable, slog.New(slog.NewTextHandler(log, nil)), func() { close(ready) }
+	if o.Host == nil {
+		o.Host = hostTable
+	}
+	o.Providers, o.Log, o.Ready = []snapshot.Provider{w}, slog.New(slog.NewTextHandler(log, nil)), func() { close(ready) }
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { ended <- Run(ctx, o) }()
 	stop = sync.OnceFunc(func() {
@@ -193,6 +197,43 @@ func TestWatchesPaths(t *testing.T) {
 	scratch.Run(t, "umount", dir)
 	soon(t, "nothing is watched", func() bool { return len(w.Watched()) == 0 })
 	scratch.Run(t, "mount", v.Devices[0], v.Dir) // as scratch wants it
+}
+
+// Who unmounts one volume after the other finds none in use: to look at the host
+// opens each for a moment.
+func TestUnmountsInARow(t *testing.T) {
+	w := newWatcher(t, fake.Options{})
+	var looks atomic.Int32
+	look := func(ctx context.Context) (*volume.Table, error) {
+		looks.Add(1)
+		return hostTable(ctx)
+	}
+	v := scratch.New(t, "ext4", 32*scratch.MiB)
+	_, _, _ = startResident(t, w, Options{Socket: filepath.Join(t.TempDir(), "socket"), Host: look})
+	dirs := []string{v.Dir + "/a", v.Dir + "/b", v.Dir + "/c"}
+	for _, dir := range dirs {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		scratch.Run(t, "mount", "-t", "tmpfs", "none", dir)
+	}
+	// The last of them was looked at, and nobody looks any more.
+	before := int32(0)
+	soon(t, "a look at what was mounted", func() bool {
+		last := looks.Load()
+		time.Sleep(2 * calm)
+		before = looks.Load()
+		return last > 1 && before == last
+	})
+	for _, dir := range dirs {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := looks.Load(); after != before {
+		t.Errorf("%d looks while they were unmounted", after-before)
+	}
+	soon(t, "a look at what is left", func() bool { return looks.Load() > before })
 }
 
 func TestKept(t *testing.T) {

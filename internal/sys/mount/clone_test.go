@@ -146,42 +146,55 @@ func TestUnmountStack(t *testing.T) {
 	}
 }
 
-// A change is told within a moment, each time.
+// A change is told within a moment, each time, and whether something came.
 func TestWatch(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
-	quit, changed, ended := make(chan struct{}), make(chan struct{}, 100), make(chan error)
-	go func() { ended <- Watch(quit, func() { changed <- struct{}{} }) }()
-	seen := func(what string) {
+	w, err := NewWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	mount := func() {
+		t.Helper()
+		if err := syscall.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unmount := func() {
+		t.Helper()
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount() // before anybody asks
+	quit, changed, ended := make(chan struct{}), make(chan bool, 100), make(chan error)
+	go func() { ended <- w.Run(quit, func(came bool) { changed <- came }) }()
+	seen := func(what string, want bool) {
 		t.Helper()
 		select {
-		case <-changed:
+		case came := <-changed:
+			if came != want {
+				t.Errorf("%s: something came: %t", what, came)
+			}
 		case <-time.After(5 * time.Second):
 			t.Fatalf("%s was not noticed", what)
 		}
 	}
-	drain := func() {
-		for end := time.After(20 * time.Millisecond); ; {
-			select {
-			case <-changed:
-			case <-end:
-				return
-			}
-		}
-	}
-	seen("the beginning")
+	seen("a mount before", true)
+	unmount()
+	seen("an unmount", false)
 	for range 5 {
-		drain()
-		if err := syscall.Mount("none", dir, "tmpfs", 0, ""); err != nil {
-			t.Fatal(err)
-		}
-		seen("a mount")
-		drain()
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Fatal(err)
-		}
-		seen("an unmount")
+		mount()
+		seen("a mount", true)
+		unmount()
+		seen("an unmount", false)
 	}
+	mount()
+	unmount()
+	mount()
+	seen("both", true)
+	unmount()
 	close(quit)
 	if err := <-ended; err != nil {
 		t.Fatal(err)
