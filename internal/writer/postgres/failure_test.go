@@ -75,6 +75,7 @@ func TestPasswordAndRights(t *testing.T) {
 func TestNoConnectionLeft(t *testing.T) {
 	c := start(t, false)
 	in := c.instance(Options{})
+	c.left() // nobody waits for the session that it was found with
 	for {
 		k, err := c.DB.Conn(c.soon())
 		if err != nil {

@@ -150,7 +150,7 @@ func TestSlow(t *testing.T) {
 	}
 	_, err := session.Thaw(s.within(long))
 	must(t, err)
-	_, err = s.instance(Options{}).Prepare(s.within(300*time.Millisecond), writer.Need{Window: time.Minute})
+	_, err = s.instance(Options{}).Prepare(s.within(2*time.Second), writer.Need{Window: time.Minute})
 	wants(t, problem.WriterBusy, err) // that save is still under way
 	s.Do("CONFIG", "SET", "rdb-key-save-delay", 0)
 	s.endChildren()

@@ -43,18 +43,26 @@ const (
 // files are good at every moment meanwhile; but one that begins to append, or
 // saves already, has something to finish first.
 func (s *session) idle(ctx context.Context) error {
+	busy := false
 	for {
 		info, err := s.ask.info(ctx, "persistence")
+		if err != nil && busy && ctx.Err() != nil {
+			return s.busy()
+		}
 		if err != nil {
 			return err
 		}
 		if info["rdb_bgsave_in_progress"] != "1" && info["aof_rewrite_in_progress"] != "1" && info["aof_rewrite_scheduled"] != "1" {
 			return s.written(info)
 		}
-		if !s.sleep(ctx, idlePoll) {
-			return problem.Newf(problem.WriterBusy, s.ID(), "it is writing its files anew, and that takes long")
+		if busy = true; !s.sleep(ctx, idlePoll) {
+			return s.busy()
 		}
 	}
+}
+
+func (s *session) busy() error {
+	return problem.Newf(problem.WriterBusy, s.ID(), "it is writing its files anew, and that takes long")
 }
 
 // written is nil unless the server fails to write what it has to.

@@ -169,7 +169,9 @@ func (s *server) Pause() (resume func()) {
 	for known := 0; known < len(all); { // until no more are born
 		known = len(all)
 		for _, p := range all {
-			must(s, syscall.Kill(p, syscall.SIGSTOP))
+			if err := syscall.Kill(p, syscall.SIGSTOP); err != syscall.ESRCH { // it has ended meanwhile
+				must(s, err)
+			}
 		}
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.pid, s.pid))
 		must(s, err)
