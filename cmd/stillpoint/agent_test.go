@@ -86,7 +86,7 @@ func TestRunOnTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	count := `n=0; trap 'n=$((n+1))' INT; touch ` + dir + `/ready; while [ ! -e ` + dir + `/go ]; do sleep 0.1; done; echo $n > ` + dir + `/count`
+	count := `n=0; trap 'n=$((n+1)); touch ` + dir + `/asked' INT; touch ` + dir + `/ready; while [ ! -e ` + dir + `/go ]; do sleep 0.1; done; echo $n > ` + dir + `/count`
 	// script(1) gives its child a terminal, and passes what it reads itself.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -117,7 +117,8 @@ func TestRunOnTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	exists("asked")
+	time.Sleep(500 * time.Millisecond) // for a second one
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

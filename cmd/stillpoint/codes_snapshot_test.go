@@ -26,7 +26,7 @@ func (p *program) planning(t *testing.T) {
 
 	file := filepath.Join(v, "busy")
 	fill(t, file, 4096)
-	stop := written(t, file)
+	stop := written(t, file, true)
 	q.ends(problem.NoQuietTime, exitFailed, "backup", v, "--quiet", "1s", "--quiet-timeout", "2s")
 	stop()
 }
@@ -108,7 +108,7 @@ func (p *program) unshielded(t *testing.T) {
 	v := scratch.New(t, "ext4", 400*scratch.MiB)
 	file := filepath.Join(v.Dir, "file")
 	fill(t, file, 100*scratch.MiB)
-	stop := written(t, file)
+	stop := written(t, file, false)
 	defer stop()
 	p.with(t).ends(problem.UnshieldedFiles, exitFailed, "backup", v.Dir, "--cache-max", "1G")
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,7 +96,7 @@ func (p *program) command(extra []string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	p.t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, p.path, args...)
-	c.Env = append(p.env, extra...)
+	c.Env = slices.Concat(p.env, extra)
 	return c
 }
 
@@ -276,7 +277,7 @@ func TestInterrupted(t *testing.T) {
 			t.Run(sig.String()+"/"+point, func(t *testing.T) {
 				p.write("a/file", sig.String()+point)
 				reached := filepath.Join(t.TempDir(), "reached")
-				c := p.command([]string{"STILLPOINT_FAULT=wait:" + point, "STILLPOINT_FAULT_REACHED=" + reached, "STILLPOINT_FAULT_WAIT=1s"}, "backup", p.vol.Dir+"/a")
+				c := p.command([]string{"STILLPOINT_FAULT=wait:" + point, "STILLPOINT_FAULT_REACHED=" + reached}, "backup", p.vol.Dir+"/a")
 				var out bytes.Buffer
 				c.Stdout, c.Stderr = &out, &out
 				if err := c.Start(); err != nil {
@@ -291,6 +292,10 @@ func TestInterrupted(t *testing.T) {
 					}
 				}
 				if err := c.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(300 * time.Millisecond) // for the program to hear it
+				if err := os.Remove(reached); err != nil {
 					t.Fatal(err)
 				}
 				err := c.Wait()

@@ -175,11 +175,11 @@ func (w *town) gone() {
 }
 
 // reaches starts a backup of the town, and waits until it is at a fault point,
-// where it stays for a second. What it returns waits for the end.
-func (w *town) reaches(point string, out *strings.Builder) (*os.Process, func() error) {
+// where it stays until the file reached is removed. What it returns waits for the end.
+func (w *town) reaches(point, config string, out *strings.Builder) (backup *os.Process, reached string, end func() error) {
 	w.t.Helper()
-	reached := filepath.Join(w.t.TempDir(), "reached")
-	c := w.command([]string{"STILLPOINT_FAULT=wait:" + point, "STILLPOINT_FAULT_REACHED=" + reached, "STILLPOINT_FAULT_WAIT=1s"}, append([]string{"backup", "--json"}, w.dirs...)...)
+	reached = filepath.Join(w.t.TempDir(), "reached")
+	c := w.command([]string{"STILLPOINT_CONFIG=" + config, "STILLPOINT_FAULT=wait:" + point, "STILLPOINT_FAULT_REACHED=" + reached}, append([]string{"backup", "--json"}, w.dirs...)...)
 	c.Stdout, c.Stderr = out, os.Stderr
 	need(w.t, c.Start())
 	ended := make(chan error, 1)
@@ -193,5 +193,5 @@ func (w *town) reaches(point string, out *strings.Builder) (*os.Process, func() 
 		_, err := os.Stat(reached)
 		return err == nil
 	})
-	return c.Process, func() error { return <-ended }
+	return c.Process, reached, func() error { return <-ended }
 }
