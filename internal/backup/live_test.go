@@ -108,7 +108,16 @@ func TestGrowingLog(t *testing.T) {
 	r.must(writer.Start())
 	defer writer.Wait()
 	defer writer.Process.Kill()
-	time.Sleep(300 * time.Millisecond)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(r.path("src/log"))
+		r.must(err)
+		if bytes.Contains(b, []byte("line\n")) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody appends to it")
+		}
+	}
 	rep, err := r.try(Options{})
 	r.must(err)
 	if rep.Status != job.Complete && rep.Code != problem.FileChanged {

@@ -125,11 +125,17 @@ func checkGone(t *testing.T, base string) {
 type recorder struct {
 	testing.TB
 	failed   []string
+	then     func() // at the first complaint
 	cleanups []func()
 }
 
-func (r *recorder) Errorf(format string, args ...any) { r.failed = append(r.failed, format) }
-func (r *recorder) Cleanup(f func())                  { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Errorf(format string, args ...any) {
+	if len(r.failed) == 0 && r.then != nil {
+		r.then()
+	}
+	r.failed = append(r.failed, format)
+}
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
 
 // A volume that is still in use when the test ends is a failure, and is gone
 // all the same.
@@ -141,7 +147,7 @@ func TestInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(300*time.Millisecond, func() { f.Close() })
+	r.then = func() { f.Close() }
 	for _, f := range r.cleanups {
 		f()
 	}
