@@ -245,7 +245,12 @@ func TestKept(t *testing.T) {
 		return nil
 	}})
 	v := scratch.New(t, "ext4", 32*scratch.MiB)
-	c, log, stop := startResident(t, w, Options{Socket: filepath.Join(t.TempDir(), "socket")})
+	var asked atomic.Value // the context of who asked last
+	host := func(ctx context.Context) (*volume.Table, error) {
+		asked.Store(&ctx)
+		return hostTable(ctx)
+	}
+	c, log, stop := startResident(t, w, Options{Socket: filepath.Join(t.TempDir(), "socket"), Host: host})
 	a, err := c.Create(t.Context(), []string{v.Dir})
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +261,13 @@ func TestKept(t *testing.T) {
 	}
 	// A client that is gone by then gets nothing kept.
 	ctx, cancel := context.WithCancel(t.Context())
-	during = func() { cancel(); time.Sleep(200 * time.Millisecond) }
+	during = func() {
+		cancel()
+		select { // until the agent knows
+		case <-(*asked.Load().(*context.Context)).Done():
+		case <-time.After(10 * time.Second):
+		}
+	}
 	if k, err := c.Create(ctx, []string{v.Dir}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v, %v", k, err)
 	}
