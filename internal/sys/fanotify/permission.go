@@ -32,7 +32,8 @@ type Permission struct {
 	use    sync.Mutex // held for moments
 	users  int        // who is about fd; the last one closes it
 	over   bool
-	closed error         // what came of that
+	left   chan struct{} // closed when he begins with that
+	closed error         // what came of it
 	gone   chan struct{} // closed then
 
 	room  *room         // for events that are read and not answered
@@ -90,7 +91,7 @@ func adopt(fd int) (*Permission, error) {
 		unix.Close(fd)
 		return nil, failed("eventfd", "fanotify", err)
 	}
-	return &Permission{fd: fd, wake: wake, room: room, ended: make(chan struct{}), gone: make(chan struct{})}, nil
+	return &Permission{fd: fd, wake: wake, room: room, ended: make(chan struct{}), left: make(chan struct{}), gone: make(chan struct{})}, nil
 }
 
 // File returns a duplicate of the group's descriptor, to be passed on to a
@@ -144,20 +145,20 @@ func (p *Permission) answering(f func() error) error {
 // leave closes the group if it is over and nobody uses it.
 func (p *Permission) leave() {
 	p.use.Lock()
-	defer p.use.Unlock()
-	if p.users--; p.users > 0 || !p.over {
+	p.users--
+	last := p.users == 0 && p.over // from then on nobody else begins
+	p.use.Unlock()
+	if !last {
 		return
 	}
+	close(p.left)
 	p.closed = errors.Join(p.waiters.close(), unix.Close(p.fd), unix.Close(p.wake))
 	close(p.gone)
 }
 
 // endTime is how long Close waits for those who read the group, or answer. They
-// are done at once, unless the kernel keeps them; and whoever is the last of them
-// closes the group, for which the kernel waits until nobody walks its marks any more
-// (fsnotify_destroy_group() in fs/notify/group.c): on a host with much to do more
-// than half a second.
-const endTime = 3 * time.Second
+// are done at once, unless the kernel keeps them.
+const endTime = 500 * time.Millisecond
 
 // Close ends the group: everyone who waits is let go on, unless another
 // process has the group open; reads end with os.ErrClosed. Descriptors of
@@ -179,11 +180,15 @@ func (p *Permission) end() error {
 	p.use.Unlock()
 	p.leave()
 	select {
-	case <-p.gone:
-		return errors.Join(werr, p.closed)
+	case <-p.left:
 	case <-time.After(endTime):
 		return errors.Join(werr, failed("close", "fanotify", errInUse))
 	}
+	// The last one closes the group. Everybody has been let go when the kernel then
+	// waits until nobody walks its marks any more, which takes its time on a host with
+	// much to do (fsnotify_destroy_group() in fs/notify/group.c).
+	<-p.gone
+	return errors.Join(werr, p.closed)
 }
 
 var errInUse = errors.New("somebody who uses the group does not come back from the kernel")
