@@ -15,8 +15,9 @@ const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
 
 // backup backs them up, two of them with the providers that they would have without a name,
 // too, and one with lvm, which takes it only where it is named. Originals of an encrypted
-// volume go only to a place that was named.
-const backup = "stillpoint backup --cache-dir /var/tmp --provider /srv/plain=dm --provider /srv/thin=lvm --provider /srv/linear=lvm " + volumes
+// volume go only to a place that was named. On a busy host an emulated machine may need
+// more than the window.
+const backup = "stillpoint backup --retry 5 --retry-wait 2s --cache-dir /var/tmp --provider /srv/plain=dm --provider /srv/thin=lvm --provider /srv/linear=lvm " + volumes
 
 // layoutScript makes them so that they come back at each boot: a table of
 // device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM. It
