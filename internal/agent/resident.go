@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"stillpoint/internal/problem"
@@ -38,8 +39,9 @@ type Resident struct {
 	heirs   *heirs // nil where there can be none
 	rates   rates
 	started time.Time
-	said    map[string]bool      // what was said of volumes
-	named   map[string]volume.ID // the volume that each of the paths was on at first
+	said    map[string]bool              // what was said of volumes
+	named   map[string]volume.ID         // the volume that each of the paths was on at first
+	mounts  map[volume.ID][]volume.Mount // of what is to be watched, when that was looked at
 }
 
 // Run runs a resident agent until ctx is over. With the cause ErrRestart what is
@@ -81,17 +83,15 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	}
 	r.watchAll(ctx)
 	watched := make(chan error, 1)
-	came, gone := make(chan struct{}, 1), make(chan struct{}, 1)
+	changed := make(chan mount.Change, 1)
 	go func() {
-		err := mounts.Run(ctx.Done(), func(some bool) {
-			changed := gone
-			if some {
-				changed = came
-			}
+		err := mounts.Run(ctx.Done(), func(c mount.Change) {
 			select {
-			case changed <- struct{}{}:
+			case before := <-changed: // which nobody has looked at
+				c.Came = c.Came || before.Came
 			default:
 			}
+			changed <- c
 		})
 		if err != nil {
 			cancel() // an agent that is blind is none
@@ -101,7 +101,7 @@ func (r *Resident) run(ctx context.Context, l net.Listener) error {
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		r.look(ctx, came, gone)
+		r.look(ctx, changed)
 	}()
 	unburdened := make(chan struct{})
 	go func() { // nobody waits for it, and it may have to wait
@@ -136,10 +136,11 @@ const calm = 300 * time.Millisecond
 
 // rest is how long no mount has gone before they are looked at again, which opens each
 // for a moment: who unmounts several, one after the other, is not to find one in use.
+// Volumes of which no mount is left are let go of before.
 const rest = time.Second
 
 // look keeps an eye on mounts and snapshots.
-func (r *Resident) look(ctx context.Context, came, gone <-chan struct{}) {
+func (r *Resident) look(ctx context.Context, changed <-chan mount.Change) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var rested <-chan time.Time
@@ -147,18 +148,21 @@ func (r *Resident) look(ctx context.Context, came, gone <-chan struct{}) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-gone:
-			rested = time.After(rest)
-		case <-rested:
+		case c := <-changed:
+			if !c.Came {
+				r.letGo(c.Left)
+				rested = time.After(rest)
+				continue
+			}
 			rested = nil
-			r.sync(ctx)
-		case <-came: // what is opened there from now on is to be seen
-			rested = nil
-			r.sync(ctx)
+			r.sync(ctx) // what is opened there from now on is to be seen
 			select {
 			case <-ctx.Done():
 			case <-time.After(calm):
 			}
+		case <-rested:
+			rested = nil
+			r.sync(ctx)
 		case <-tick.C:
 			var all []snapshot.Watched
 			for _, w := range r.watchers() {
@@ -196,6 +200,10 @@ func (r *Resident) sync(ctx context.Context) {
 		return
 	}
 	wanted := r.wanted(t)
+	r.mounts = map[volume.ID][]volume.Mount{}
+	for id, v := range wanted {
+		r.mounts[id] = v.Mounts
+	}
 	for _, w := range r.watchers() {
 		is := map[volume.ID]bool{}
 		for _, of := range w.Watched() {
@@ -214,6 +222,18 @@ func (r *Resident) sync(ctx context.Context) {
 				continue // it is not for this one
 			}
 			r.say(err, "volume watched", id, v.Mounts[0].Point)
+		}
+	}
+}
+
+// letGo ends the watch of volumes of which no mount is left.
+func (r *Resident) letGo(left map[int]bool) {
+	isLeft := func(m volume.Mount) bool { return left[m.ID] }
+	for _, w := range r.watchers() {
+		for _, of := range w.Watched() {
+			if at := r.mounts[of.Volume]; of.Kept && len(at) > 0 && !slices.ContainsFunc(at, isLeft) {
+				r.say(w.Unwatch(of.Volume), "volume no longer watched", of.Volume, "")
+			}
 		}
 	}
 }

@@ -169,7 +169,7 @@ func TestWatch(t *testing.T) {
 	}
 	mount() // before anybody asks
 	quit, changed, ended := make(chan struct{}), make(chan bool, 100), make(chan error)
-	go func() { ended <- w.Run(quit, func(came bool) { changed <- came }) }()
+	go func() { ended <- w.Run(quit, func(c Change) { changed <- c.Came }) }()
 	seen := func(what string, want bool) {
 		t.Helper()
 		select {

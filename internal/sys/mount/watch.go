@@ -1,9 +1,10 @@
 package mount
 
 import (
-	"bytes"
 	"errors"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ const mountinfo = "/proc/self/mountinfo"
 // one goroutine.
 type Watch struct {
 	fd    int
-	known map[string]bool // lines of mountinfo
+	known map[string]int // the IDs of mounts by their lines in mountinfo
 }
 
 // NewWatch begins to look: what changes from now on, Run tells.
@@ -29,7 +30,7 @@ func NewWatch() (*Watch, error) {
 	if err != nil {
 		return nil, failed("open", mountinfo, err)
 	}
-	w := &Watch{fd: fd, known: map[string]bool{}}
+	w := &Watch{fd: fd}
 	if _, err := w.look(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -39,43 +40,92 @@ func NewWatch() (*Watch, error) {
 // Close ends the watch.
 func (w *Watch) Close() error { return unix.Close(w.fd) }
 
-// Run calls changed whenever a mount has come or gone, until quit is closed. All that
-// is known is that some have gone where came is false.
-func (w *Watch) Run(quit <-chan struct{}, changed func(came bool)) error {
+// A Change is what has become of the mounts since the one before.
+type Change struct {
+	// Came is false where some have gone, and none is there that was not before. A mount
+	// of the same place, ID and options as one that has gone before it is not told from
+	// that.
+	Came bool
+
+	Left map[int]bool // the IDs of those that there are
+}
+
+// Run calls changed whenever a mount has come or gone, until quit is closed.
+func (w *Watch) Run(quit <-chan struct{}, changed func(Change)) error {
 	for {
 		select {
 		case <-quit:
 			return nil
 		default:
 		}
-		// proc_pid_mountinfo(5): a change is told as POLLERR and POLLPRI.
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLPRI}}, watchTime)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return failed("poll", mountinfo, err)
+		some, err := w.wait(watchTime)
+		if err != nil {
+			return err
 		}
-		if n > 0 {
-			came, err := w.look()
-			if err != nil {
-				return err
-			}
-			changed(came)
+		if !some {
+			continue
 		}
+		c, err := w.change()
+		if err != nil {
+			return err
+		}
+		changed(c)
 	}
 }
 
-// look reads what there is. Where nothing is another one, one may have gone and come
-// again: the kernel gives numbers anew.
+// wait waits for a change, so many milliseconds at most.
+func (w *Watch) wait(most int) (some bool, err error) {
+	// proc_pid_mountinfo(5): a change is told as POLLERR and POLLPRI.
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLPRI}}, most)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return false, failed("poll", mountinfo, err)
+	}
+	return n > 0, nil
+}
+
+// change looks until nothing changes meanwhile, so that what it has read is not told
+// once more.
+func (w *Watch) change() (c Change, err error) {
+	before := len(w.known)
+	came, err := w.look()
+	if err != nil {
+		return c, err
+	}
+	c.Came = came || len(w.known) == before // one has gone and come again: the kernel gives IDs anew
+	for more := true; more; {
+		if more, err = w.wait(0); err != nil {
+			return c, err
+		}
+		if more {
+			if came, err = w.look(); err != nil {
+				return c, err
+			}
+			c.Came = c.Came || came
+		}
+	}
+	c.Left = map[int]bool{}
+	for _, id := range w.known {
+		c.Left[id] = true
+	}
+	return c, nil
+}
+
+// look reads what there is, and tells whether something is there that was not.
 func (w *Watch) look() (came bool, err error) {
 	text, err := os.ReadFile(mountinfo)
 	if err != nil {
 		return false, err
 	}
-	now := map[string]bool{}
-	for line := range bytes.Lines(text) {
-		now[string(line)] = true
-		came = came || !w.known[string(line)]
+	now := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		number, _, _ := strings.Cut(line, " ")
+		if now[line], err = strconv.Atoi(number); err != nil {
+			return false, failed("parse", mountinfo, err)
+		}
+		if _, known := w.known[line]; !known {
+			came = true
+		}
 	}
-	came = came || len(now) == len(w.known)
 	w.known = now
 	return came, nil
 }
