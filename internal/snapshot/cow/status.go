@@ -86,9 +86,9 @@ func (ts *turns) count() int64 {
 // morePaths is how many files are named for each process.
 const morePaths = 20
 
-// withoutBorrowed leaves out what this process seems to have open because one part
-// of the scan has duplicated another one's descriptor, to ask about it, while another
-// part looked at us.
+// withoutBorrowed leaves out what this process seems to have open because
+// another scan, or who looked for the holder of a lease, has duplicated another one's
+// descriptor while this one looked at us.
 func withoutBorrowed(uses []hot.Use, self int) []hot.Use {
 	others := map[uint64]bool{}
 	for _, u := range uses {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -63,8 +62,10 @@ func (p *subject) look() error {
 	if err != nil {
 		return err
 	}
-	if err := p.allDescriptors(tasks); err != nil {
-		return err
+	for _, tid := range tasks {
+		if err := p.descriptors(tid); err != nil && !gone(err) {
+			return err
+		}
 	}
 	if err := p.spaces.add(p.s.o.Proc, p.pid); err != nil && !gone(err) {
 		return err
@@ -136,26 +137,6 @@ next:
 	return distinct, nil
 }
 
-// allDescriptors looks at all tables. What others of our workers have duplicated
-// in order to ask about it is not ours, so that nobody asks while we look at
-// ourselves.
-func (p *subject) allDescriptors(tasks []int) error {
-	if p.ourselves() {
-		p.s.asking.Lock()
-		defer p.s.asking.Unlock()
-	}
-	for _, tid := range tasks {
-		if err := p.descriptors(tid); err != nil && !gone(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *subject) ourselves() bool {
-	return p.pid == os.Getpid() && p.s.o.Proc == realProc
-}
-
 // descriptors looks at a table.
 func (p *subject) descriptors(tid int) error {
 	dir, err := file.Open(file.Here, p.path(tid, "fd"), file.Read|file.Directory)
@@ -216,10 +197,6 @@ func (p *subject) shielded(tid int, fd string, st file.Info) (is, open bool) {
 	if err != nil || p.s.o.Shielded == nil || p.s.o.Frozen {
 		return false, true
 	}
-	if !p.ourselves() {
-		p.s.asking.Lock()
-		defer p.s.asking.Unlock()
-	}
 	own, err := opened.Duplicate(tid, number)
 	if err != nil {
 		return false, !errors.Is(err, syscall.EBADF) && !gone(err)
@@ -230,6 +207,8 @@ func (p *subject) shielded(tid int, fd string, st file.Info) (is, open bool) {
 	if err != nil || now.Inode != st.Inode || now.Device != st.Device {
 		return false, err != nil
 	}
+	p.s.asking.Lock()
+	defer p.s.asking.Unlock()
 	return p.s.o.Shielded(own), true
 }
 

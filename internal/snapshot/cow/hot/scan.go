@@ -93,9 +93,14 @@ func compare(a, b Use) int {
 // and end.
 func (s *scanner) pass(ctx context.Context) ([]Use, error) {
 	spaces := newNamespaces()
-	seen := map[int]bool{}
+	// Ourselves alone, before anybody has duplicated a descriptor of another process in
+	// order to ask about it, which would be found as one of ours.
+	found, err := s.lookAt(ctx, []int{os.Getpid()}, spaces)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[int]bool{os.Getpid(): true}
 	fresh := []int{theKernel}
-	var found []Use
 	for range manyGenerations {
 		pids, err := s.processes()
 		if err != nil {
@@ -231,7 +236,7 @@ type scanner struct {
 	dev    uint64
 	o      Options
 	anon   uint64     // the device of files that have no name anywhere, such as rings
-	asking sync.Mutex // held while Shielded is asked, and what it is asked about is duplicated
+	asking sync.Mutex // held while Shielded is asked
 }
 
 func newScanner(dev uint64, o Options) (*scanner, error) {
