@@ -294,7 +294,7 @@ func TestInterrupted(t *testing.T) {
 				if err := c.Process.Signal(sig); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(300 * time.Millisecond) // for the program to hear it
+				time.Sleep(time.Second) // for the program to hear it
 				if err := os.Remove(reached); err != nil {
 					t.Fatal(err)
 				}

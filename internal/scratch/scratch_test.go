@@ -147,7 +147,7 @@ func TestInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.then = func() { f.Close() }
+	r.then = func() { time.AfterFunc(300*time.Millisecond, func() { f.Close() }) }
 	for _, f := range r.cleanups {
 		f()
 	}

@@ -46,7 +46,7 @@ func (s *session) idle(ctx context.Context) error {
 	busy := false
 	for {
 		info, err := s.ask.info(ctx, "persistence")
-		if err != nil && busy && ctx.Err() != nil {
+		if end, limited := ctx.Deadline(); err != nil && busy && (ctx.Err() != nil || limited && !time.Now().Before(end)) {
 			return s.busy()
 		}
 		if err != nil {

@@ -80,8 +80,8 @@ func openLedger(dir string) (*volumeLedger, error) {
 	if err := errors.Join(err, l.log.Truncate(size), l.dir.Sync()); err != nil || l.last == 0 {
 		return l, err
 	}
-	// Of the newest one, which nobody has said to be safe, the line may be all that has
-	// come to the disk.
+	// Of the newest one, which may not have been said to be safe, the line may be all
+	// that has come to the disk.
 	return l, l.fill(l.last)
 }
 
