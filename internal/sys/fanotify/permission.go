@@ -160,6 +160,9 @@ func (p *Permission) leave() {
 // are done at once, unless the kernel keeps them.
 const endTime = 500 * time.Millisecond
 
+// kernelTime is how long Close then waits for the kernel.
+const kernelTime = 10 * time.Second
+
 // Close ends the group: everyone who waits is let go on, unless another
 // process has the group open; reads end with os.ErrClosed. Descriptors of
 // events that were read and not answered stay open until Allow is called. It
@@ -187,8 +190,12 @@ func (p *Permission) end() error {
 	// The last one closes the group. Everybody has been let go when the kernel then
 	// waits until nobody walks its marks any more, which takes its time on a host with
 	// much to do (fsnotify_destroy_group() in fs/notify/group.c).
-	<-p.gone
-	return errors.Join(werr, p.closed)
+	select {
+	case <-p.gone:
+		return errors.Join(werr, p.closed)
+	case <-time.After(kernelTime):
+		return errors.Join(werr, failed("close", "fanotify", errInUse))
+	}
 }
 
 var errInUse = errors.New("somebody who uses the group does not come back from the kernel")

@@ -2,7 +2,6 @@ package mount
 
 import (
 	"errors"
-	"os"
 	"strconv"
 	"strings"
 
@@ -11,6 +10,9 @@ import (
 
 // watchTime is how long quit may go unnoticed, in milliseconds.
 const watchTime = 200
+
+// changes is how often mounts may change while they are read until that is told.
+const changes = 20
 
 // mountinfo is that of this process's namespace.
 const mountinfo = "/proc/self/mountinfo"
@@ -92,16 +94,22 @@ func (w *Watch) change() (c Change, err error) {
 		return c, err
 	}
 	c.Came = came || len(w.known) == before // one has gone and come again: the kernel gives IDs anew
-	for more := true; more; {
-		if more, err = w.wait(0); err != nil {
+	for try := 1; ; try++ {
+		more, err := w.wait(0)
+		if err != nil {
 			return c, err
 		}
-		if more {
-			if came, err = w.look(); err != nil {
-				return c, err
-			}
-			c.Came = c.Came || came
+		if !more {
+			break
 		}
+		if try == changes { // what was read last may lack some
+			c.Came = true
+			break
+		}
+		if came, err = w.look(); err != nil {
+			return c, err
+		}
+		c.Came = c.Came || came
 	}
 	c.Left = map[int]bool{}
 	for _, id := range w.known {
@@ -110,14 +118,25 @@ func (w *Watch) change() (c Change, err error) {
 	return c, nil
 }
 
-// look reads what there is, and tells whether something is there that was not.
+// look reads what there is, and tells whether something is there that was not. It needs
+// no other descriptor, of which there may be none left.
 func (w *Watch) look() (came bool, err error) {
-	text, err := os.ReadFile(mountinfo)
-	if err != nil {
-		return false, err
+	var text strings.Builder
+	for buf := make([]byte, 64<<10); ; {
+		n, err := unix.Pread(w.fd, buf, int64(text.Len()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, failed("read", mountinfo, err)
+		}
+		if n == 0 {
+			break
+		}
+		text.Write(buf[:n])
 	}
 	now := map[string]int{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text.String()) {
 		number, _, _ := strings.Cut(line, " ")
 		if now[line], err = strconv.Atoi(number); err != nil {
 			return false, failed("parse", mountinfo, err)
