@@ -112,6 +112,6 @@ func (l limit) spent(fell, kept uint64) error {
 	if l.quota {
 		what = "quota"
 	}
-	return problem.Newf(problem.PoolFull, l.name, "the %s has %d MiB left of %d, after it fell by %d within seconds, and %d are to stay free for the programs that write to it: the snapshot, which kept %d MiB, is given up",
+	return problem.Newf(problem.PoolFull, l.name, "the %s has %d MiB left of %d, after it fell by %d within seconds, and %d are to stay free for the programs that write to it: the snapshot, which kept %d MiB with those of ours beside it, is given up",
 		what, l.left>>20, l.all>>20, fell>>20, reserved(l.all)>>20, kept>>20)
 }

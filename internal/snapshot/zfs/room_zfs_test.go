@@ -138,6 +138,42 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
+// What two sets keep counts for neither alone, and who writes never finds the pool full
+// all the same.
+func TestGivenUpTogether(t *testing.T) {
+	const size, room = 240 * mib, 180 * mib
+	p := newPool(t, "-O", "compression=off")
+	p.create("a")
+	f := p.large(size)
+	free, err := strconv.ParseInt(p.get("available", p.name), 10, 64)
+	must(t, err)
+	p.zfs("create", "-o", "reservation="+strconv.FormatInt(free-room, 10), p.name+"/reserved")
+	snaps := append(take(t, of(p.volume("a"), ".")), take(t, of(p.volume("a"), "."))...)
+	for _, s := range snaps {
+		must(t, s.Err())
+	}
+	for pass := range 3 {
+		if err := rewrite(f, size); err != nil {
+			t.Fatalf("pass %d: %v", pass, err)
+		}
+	}
+	for _, s := range snaps {
+		select {
+		case <-s.(snapshot.Yielder).Yielded():
+		case <-time.After(time.Minute):
+			t.Fatal("it is not given up")
+		}
+		hasCode(t, "Err", s.Err(), problem.PoolFull)
+		t.Log(s.Err())
+	}
+	for end := time.Now().Add(time.Minute); p.snapshots() != "" && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		continue
+	}
+	if left := p.snapshots(); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
 // What a snapshot keeps does not count for a refquota.
 func TestReferenceQuota(t *testing.T) {
 	const size = 40 * mib

@@ -83,19 +83,6 @@ func (s *set) limits(ctx context.Context) []limit {
 
 func (m *member) needed() bool { return m.gap == nil && m.users > 0 }
 
-// kept is what the end of all snapshots that count for a limit would give back.
-func (s *set) kept(ctx context.Context, l limit) (sum uint64) {
-	for _, m := range s.sorted() {
-		if !m.needed() || !l.covers(m.dataset) {
-			continue
-		}
-		if st, err := s.p.stats(ctx, s.device, m.name(s.id)); err == nil {
-			sum += st.Used
-		}
-	}
-	return sum
-}
-
 // giveUp gives up all targets that need a snapshot that counts for the limit.
 func (s *set) giveUp(l limit, why error) {
 	for _, t := range s.targets {

@@ -30,6 +30,7 @@ const (
 	iocSnapshot = 0x5a23 // ZFS_IOC_SNAPSHOT
 	iocHold     = 0x5a30 // ZFS_IOC_HOLD
 	iocRelease  = 0x5a31 // ZFS_IOC_RELEASE
+	iocSpace    = 0x5a3a // ZFS_IOC_SPACE_SNAPS
 	iocDestroy  = 0x5a3b // ZFS_IOC_DESTROY_SNAPS
 	iocSync     = 0x5a47 // ZFS_IOC_POOL_SYNC
 )
@@ -131,6 +132,24 @@ func (d *Device) Destroy(pool string, names []string) error {
 // Sync writes what is dirty in a pool to its disks.
 func (d *Device) Sync(pool string) error {
 	return d.call("ZFS_IOC_POOL_SYNC", iocSync, pool, list{{"force", false}}.pack())
+}
+
+// Kept is how many bytes the end of two snapshots of a dataset, and of all that were made
+// between them, would give back.
+func (d *Device) Kept(first, last string) (uint64, error) {
+	answer, err := d.ask("ZFS_IOC_SPACE_SNAPS", iocSpace, last, list{{"firstsnap", first}}.pack())
+	if err != nil {
+		return 0, err
+	}
+	l, err := unpack(answer)
+	used, ok := l.get("used").(uint64)
+	if err == nil && !ok {
+		err = errPacked
+	}
+	if err != nil {
+		return 0, failed("ZFS_IOC_SPACE_SNAPS", last, err)
+	}
+	return used, nil
 }
 
 func flags(names []string) list {
