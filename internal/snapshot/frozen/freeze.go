@@ -49,18 +49,15 @@ func (f File) Freeze(ctx context.Context, given *Given) error {
 	}
 }
 
-// Thaw ends the freeze, and tells whether somebody else has done that before us,
-// as the guard does when we are late, which may be in this very moment.
+// Thaw ends the freeze, and tells whether somebody else has done that before us, as the
+// guard does when we are late. It never freezes in order to know: what a freeze waits
+// for can last, and who is late is so because the disk is slow.
 func (f File) Thaw() (late bool, err error) {
-	still, err := freeze.Frozen(f.Root)
-	if err == nil && !still || errors.Is(err, freeze.ErrNotFrozen) { // thawed again while we looked
+	err = freeze.Thaw(f.Root)
+	if errors.Is(err, freeze.ErrNotFrozen) {
 		return true, nil
 	}
-	thaw := freeze.Thaw(f.Root)
-	if errors.Is(thaw, freeze.ErrNotFrozen) { // thawed after we looked
-		return true, nil
-	}
-	return false, errors.Join(err, thaw)
+	return false, err
 }
 
 // once freezes, and does not wait for ever.

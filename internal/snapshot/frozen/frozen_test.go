@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -131,8 +132,47 @@ func TestLate(t *testing.T) {
 // A splice of another process from an empty pipe does not keep a freeze waiting.
 func TestSplice(t *testing.T) {
 	h, dirs := newHold(t, 1)
+	startSplice(t, filepath.Join(dirs[0], "file"))
+	err := h.Suspend(t.Context())
+	if _, rerr := h.Resume(); err != nil || rerr != nil {
+		t.Errorf("suspend: %v, resume: %v", err, rerr)
+	}
+}
+
+// Who thaws too late waits for no write that is under way, and lets none wait.
+func TestLateThaw(t *testing.T) {
+	v := scratch.New(t, "ext4", 64*scratch.MiB)
+	root, err := os.Open(v.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	end := startSplice(t, filepath.Join(v.Dir, "file"))
+	ended := make(chan error, 1)
+	go func() {
+		late, err := File{Root: root}.Thaw()
+		if err == nil && !late {
+			err = errors.New("it is not late")
+		}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for a write")
+		end()
+		<-ended
+	}
+}
+
+// startSplice starts a process that waits in a splice into a file until it is ended.
+func startSplice(t *testing.T, name string) (end func()) {
+	t.Helper()
 	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), spliceTo+"="+filepath.Join(dirs[0], "file"))
+	c.Env = append(os.Environ(), spliceTo+"="+name)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +184,8 @@ func TestSplice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { in.Close(); _ = c.Wait() }()
+	end = sync.OnceFunc(func() { in.Close(); _ = c.Wait() })
+	t.Cleanup(end)
 	if _, err := out.Read(make([]byte, 1)); err != nil { // it is about to
 		t.Fatal(err)
 	}
@@ -155,10 +196,7 @@ func TestSplice(t *testing.T) {
 		}
 		spliced = strings.HasPrefix(string(b), fmt.Sprint(syscall.SYS_SPLICE, " "))
 	}
-	err = h.Suspend(t.Context())
-	if _, rerr := h.Resume(); err != nil || rerr != nil {
-		t.Errorf("suspend: %v, resume: %v", err, rerr)
-	}
+	return end
 }
 
 const spliceTo = "STILLPOINT_TEST_SPLICE_TO"
