@@ -39,11 +39,26 @@ func TestMain(m *testing.M) {
 // The disks of the machine that package inside starts.
 const disks = "/dev/disk/by-id/virtio-scratch"
 
-// A side is one way to keep originals: a script that makes its volume on the disk
-// $disk and mounts it at $dir, and how it is taken.
+// volumes are scripts: each makes one on the disk $disk, and mounts it at $dir. The
+// disks are alike.
+var volumes = []string{
+	classic: `vgcreate -qq $vg $disk; lvcreate -qqy -L 1200M -n data $vg;` + mounted,
+	thin:    `vgcreate -qq $vg $disk; lvcreate -qqy -L 3G -T $vg/pool; lvcreate -qqy -V 1200M -n data --thinpool pool $vg;` + mounted,
+	onBtrfs: `mkfs.btrfs -q -f $disk; mount -o noatime $disk $dir`,
+}
+
+const (
+	classic = iota // a linear volume of LVM with ext4
+	thin
+	onBtrfs
+
+	mounted = `mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/$vg/data; mount -o noatime /dev/$vg/data $dir`
+)
+
+// A side is one way to keep the originals of a volume.
 type side struct {
 	name   string
-	script string
+	volume int
 	take   func(t *testing.T, dir string) taken
 }
 
@@ -53,18 +68,13 @@ type taken struct {
 	release func(t *testing.T)
 }
 
-// All but the last lie on logical volumes with ext4; the disks are alike.
 var sides = []side{
-	{"provider dm: device-mapper with a cache file", thick + mounted, by(func() snapshot.Provider { return dm.New(host) })},
-	{"lvcreate --snapshot with the free extents of the volume group", thick + mounted, byExtents},
-	{"provider lvm: thin pool", `vgcreate -qq $vg $disk; lvcreate -qqy -L 3G -T $vg/pool; lvcreate -qqy -V 1200M -n data --thinpool pool $vg;` + mounted, by(func() snapshot.Provider { return lvm.New(host) })},
-	{"provider btrfs", `mkfs.btrfs -q -f $disk; mount -o noatime $disk $dir`, by(func() snapshot.Provider { return btrfs.New(host) })},
+	{"provider dm: device-mapper with a cache file", classic, by(func() snapshot.Provider { return dm.New(host) })},
+	{"provider lvm, named: a room of free extents", classic, by(func() snapshot.Provider { return lvm.New(host) })},
+	{"lvcreate --snapshot with free extents", classic, byExtents},
+	{"provider lvm: thin pool", thin, by(func() snapshot.Provider { return lvm.New(host) })},
+	{"provider btrfs", onBtrfs, by(func() snapshot.Provider { return btrfs.New(host) })},
 }
-
-const (
-	thick   = `vgcreate -qq $vg $disk; lvcreate -qqy -L 1200M -n data $vg;`
-	mounted = `mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/$vg/data; mount -o noatime /dev/$vg/data $dir`
-)
 
 func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, volume.Host()) }
 
@@ -72,31 +82,33 @@ func host(ctx context.Context) (*volume.Table, error) { return volume.Read(ctx, 
 type column struct {
 	without, with []float64       // writes a second
 	ready, hold   []time.Duration // until the snapshot can be read; writes suspended
+	calm, wait    []time.Duration // the longest wait of a writer: without, and while it is taken
 }
 
 // TestBench takes turns between the sides, so that what the host does meanwhile
 // concerns all alike.
 func TestBench(t *testing.T) {
 	rounds := number(t, "ROUNDS", "3")
-	dirs := make([]string, len(sides))
+	dirs := make([]string, len(volumes))
 	columns := make([]column, len(sides))
-	for i, s := range sides {
-		dirs[i] = s.make(t, i)
+	for i, script := range volumes {
+		dirs[i] = makeVolume(t, i, script)
 	}
 	for range rounds {
 		for i, s := range sides {
-			columns[i].measure(t, s, dirs[i])
+			columns[i].measure(t, s, dirs[s.volume])
 		}
 	}
-	fmt.Print("\n| | random 8 KiB writes with a snapshot held, as a share of without | until it can be read | writes suspended |\n|---|---:|---:|---:|\n")
+	fmt.Print("\n| | random 8 KiB writes with a snapshot held, as a share of without | until it can be read | writes suspended | longest wait of a writer meanwhile (without) |\n|---|---:|---:|---:|---:|\n")
 	for i, s := range sides {
 		c := &columns[i]
 		var shares []float64
 		for k := range c.with {
 			shares = append(shares, c.with[k]/c.without[k])
 		}
-		fmt.Printf("| %s | %.2f (%.0f of %.0f a second) | %.0f ms | %s |\n", s.name, median(shares), median(c.with), median(c.without),
-			milliseconds(median(c.ready)), suspended(median(c.hold)))
+		fmt.Printf("| %s | %.2f, %.2f to %.2f (%.0f of %.0f a second) | %.0f ms | %s | %.0f ms (%.0f) |\n", s.name,
+			median(shares), slices.Min(shares), slices.Max(shares), median(c.with), median(c.without),
+			milliseconds(median(c.ready)), suspended(median(c.hold)), milliseconds(median(c.wait)), milliseconds(median(c.calm)))
 	}
 }
 
@@ -115,25 +127,25 @@ func median[T float64 | time.Duration](all []T) T {
 
 func suspended(d time.Duration) string {
 	if d == 0 {
-		return "not measured"
+		return "nobody says"
 	}
 	return fmt.Sprintf("%.0f ms", milliseconds(d))
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// make makes the i-th volume, with a file that is written all of once.
-func (s side) make(t *testing.T, i int) (dir string) {
+// makeVolume makes the i-th volume, with a file that is written all of once.
+func makeVolume(t *testing.T, i int, script string) (dir string) {
 	t.Helper()
 	disk, err := filepath.EvalSymlinks(disks + strconv.Itoa(i))
 	if err != nil {
-		t.Fatalf("this runs in a machine with %d disks (make bench-providers): %v", len(sides), err)
+		t.Fatalf("this runs in a machine with %d disks (make bench-providers): %v", len(volumes), err)
 	}
 	dir, vg := t.TempDir(), fmt.Sprintf("bench%d", i)
-	run(t, "sh", "-ec", "disk="+disk+" dir="+dir+" vg="+vg+"\n"+s.script)
+	run(t, "sh", "-ec", "disk="+disk+" dir="+dir+" vg="+vg+"\n"+script)
 	t.Cleanup(func() {
 		run(t, "umount", dir)
-		if strings.Contains(s.script, "vgcreate") {
+		if strings.Contains(script, "vgcreate") {
 			run(t, "vgremove", "-qqy", vg)
 		}
 	})
@@ -158,16 +170,21 @@ const (
 	lasting = "8" // seconds of each measurement
 )
 
-// measure measures one round: without a snapshot, and with one.
+// measure measures one round: without a snapshot, while it is taken, and with it.
 func (c *column) measure(t *testing.T, s side, dir string) {
 	t.Helper()
 	c.without = append(c.without, fio(t, dir))
-	began := time.Now()
-	snap := s.take(t, dir)
-	c.ready, c.hold = append(c.ready, time.Since(began)), append(c.hold, snap.held)
+	c.calm = append(c.calm, waited(t, dir, func() { time.Sleep(time.Second) }))
+	var snap taken
+	c.wait = append(c.wait, waited(t, dir, func() {
+		began := time.Now()
+		snap = s.take(t, dir)
+		c.ready, c.hold = append(c.ready, time.Since(began)), append(c.hold, snap.held)
+	}))
 	c.with = append(c.with, fio(t, dir))
 	snap.release(t)
-	t.Logf("%s: %.0f and %.0f writes a second, ready after %v, writes suspended for %v", s.name, c.without[len(c.without)-1], c.with[len(c.with)-1], c.ready[len(c.ready)-1], snap.held)
+	k := len(c.with) - 1
+	t.Logf("%s: %.0f and %.0f writes a second, ready after %v, writes suspended for %v, waits of %v and %v", s.name, c.without[k], c.with[k], c.ready[k], snap.held, c.calm[k], c.wait[k])
 }
 
 // by takes a snapshot as a backup does.
@@ -240,13 +257,45 @@ func byExtents(t *testing.T, dir string) taken {
 func fio(t *testing.T, dir string) float64 {
 	t.Helper()
 	run(t, "sync", "--file-system", dir)
-	out := run(t, "fio", "--name=job", "--filename="+dir+"/file", "--size="+strconv.Itoa(fileMB)+"M", "--ioengine=psync", "--rw=randwrite", "--bs=8k",
-		"--direct=1", "--norandommap", "--randrepeat=0", "--time_based", "--runtime="+lasting, "--output-format=json")
-	var said struct {
-		Jobs []struct{ Write struct{ IOPS float64 } }
+	return written(t, run(t, "fio", "--name=job", "--filename="+dir+"/file", "--size="+strconv.Itoa(fileMB)+"M", "--rw=randwrite", "--bs=8k", "--direct=1",
+		"--norandommap", "--randrepeat=0", "--ioengine=psync", "--time_based", "--runtime="+lasting, "--output-format=json")).IOPS
+}
+
+// waited returns the longest wait of a program that writes 4 KiB each other millisecond,
+// as most programs do, through the page cache, while something is done.
+func waited(t *testing.T, dir string, something func()) time.Duration {
+	t.Helper()
+	run(t, "sync", "--file-system", dir)
+	c := exec.Command("fio", "--name=job", "--filename="+dir+"/waits", "--size=4M", "--rw=write", "--bs=4k", "--rate_iops=500",
+		"--ioengine=psync", "--time_based", "--runtime=6", "--output-format=json")
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, os.Stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if err := json.Unmarshal(out, &said); err != nil || len(said.Jobs) != 1 {
-		t.Fatalf("fio said %s: %v", out, err)
+	time.Sleep(2 * time.Second) // it writes by now
+	began := time.Now()
+	something()
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v, and the writer may have ended before", took)
 	}
-	return said.Jobs[0].Write.IOPS
+	if err := c.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(written(t, said.Bytes()).Latency.Max)
+}
+
+// A job is what fio says of one.
+type job struct {
+	IOPS    float64
+	Latency struct{ Max float64 } `json:"lat_ns"`
+}
+
+func written(t *testing.T, said []byte) job {
+	t.Helper()
+	var all struct{ Jobs []struct{ Write job } }
+	if err := json.Unmarshal(said, &all); err != nil || len(all.Jobs) != 1 {
+		t.Fatalf("fio said %s: %v", said, err)
+	}
+	return all.Jobs[0].Write
 }
