@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/dm"
@@ -191,4 +194,45 @@ func TestLoadedByAnother(t *testing.T) {
 	r.must(c.Clear(number))
 	r.await("the end of the snapshot, with no other call", func() bool { return describe(t, nil) == was })
 	r.must(s.Release(t.Context()))
+}
+
+// A signal that comes while an exchange waits for what is under way, as those come by which
+// Go interrupts its threads, is not the end of it.
+func TestSignalInExchange(t *testing.T) {
+	var lower dm.Number
+	r := newRig(t, above(&lower), "ext4")
+	c := control(t)
+	number, err := nearest(r.vs[0].Volume)
+	r.must(err)
+	was := describe(t, nil)
+	o := origin{c, number}
+	real, err := o.lay()
+	r.must(err)
+	for _, way := range []func() error{func() error { return o.ask(real) }, o.restore} {
+		goOn := r.stick(lower)
+		asked := make(chan error, 1)
+		go func() { asked <- way() }()
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && len(asked) == 0; time.Sleep(5 * time.Millisecond) {
+			interruptAll(t)
+		}
+		goOn()
+		r.must(<-asked)
+	}
+	if is := describe(t, nil); is != was {
+		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
+	}
+}
+
+// interruptAll sends all threads the signal by which Go's runtime interrupts one.
+func interruptAll(tb testing.TB) {
+	tb.Helper()
+	all, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, e := range all {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			_ = unix.Tgkill(unix.Getpid(), tid, unix.SIGURG) // or it has ended
+		}
+	}
 }

@@ -73,12 +73,16 @@ func (c *Control) StatusOf(uuid string) (Device, error) {
 
 // Load fills the slot of a device, in place of what may be there.
 func (c *Control) Load(n Number, table []Target, readOnly bool) error {
+	_, err := c.call("load a table into "+n.String(), cmdLoad, loading(n, table, readOnly))
+	return err
+}
+
+func loading(n Number, table []Target, readOnly bool) request {
 	r := request{number: n, table: table}
 	if readOnly {
 		r.flags |= flagReadOnly
 	}
-	_, err := c.call("load a table into "+n.String(), cmdLoad, r)
-	return err
+	return r
 }
 
 // Clear empties the slot.
@@ -90,15 +94,26 @@ func (c *Control) Clear(n Number) error {
 // Suspend lets everybody wait who reads or writes, when all has ended that is
 // under way. The file system on it is not frozen.
 func (c *Control) Suspend(n Number) error {
-	_, err := c.call("suspend "+n.String(), cmdSuspend, request{number: n, flags: flagSuspend | flagSkipLockFS})
+	_, err := c.call("suspend "+n.String(), cmdSuspend, suspending(n))
 	return err
+}
+
+// suspending and resuming are without flagSecure: a call that waits is begun anew by the
+// kernel after a signal, with our buffer, and that must not be wiped by then. Its version
+// would be 0.0.0, which is EINVAL (copy_params and check_version in drivers/md/dm-ioctl.c).
+func suspending(n Number) request {
+	return request{number: n, flags: flagSuspend | flagSkipLockFS, bare: true}
+}
+
+func resuming(n Number, udev UdevFlags) request {
+	return request{number: n, flags: flagSkipLockFS, udev: udev, bare: true}
 }
 
 // Resume makes the table in the slot the live one, if there is one, and lets
 // everybody go on. It does not freeze the file system, and waits for all that is
 // under way; Within ends that.
 func (c *Control) Resume(n Number, udev UdevFlags) error {
-	_, err := c.call("resume "+n.String(), cmdSuspend, request{number: n, flags: flagSkipLockFS, udev: udev})
+	_, err := c.call("resume "+n.String(), cmdSuspend, resuming(n, udev))
 	return err
 }
 
@@ -130,11 +145,15 @@ func (c *Control) State(n Number) ([]Target, error) {
 }
 
 func (c *Control) targets(what string, n Number, flags uint32) ([]Target, error) {
-	b, err := c.call(what, cmdTable, request{number: n, flags: flags | flagNoFlush, room: 4 << 10})
+	b, err := c.call(what, cmdTable, looking(n, flags))
 	if err != nil {
 		return nil, err
 	}
 	return targets(b)
+}
+
+func looking(n Number, flags uint32) request {
+	return request{number: n, flags: flags | flagNoFlush, room: 4 << 10}
 }
 
 // Message tells something to the target at a sector.

@@ -13,7 +13,10 @@
 //     slot may then still have its table, which holds the devices in that.
 //   - After a signal that has a handler with SA_RESTART, as all of Go's are, the
 //     kernel begins the call anew (from August 2024 on, also in the stable
-//     kernels); before, it failed with EINVAL and the slot was empty.
+//     kernels), with the request that is in our memory then: one with
+//     DM_SECURE_DATA_FLAG has been wiped, and fails with EINVAL. So Suspend and
+//     Resume are without that flag. Older kernels say EINVAL of any Resume that
+//     a signal interrupted, and the slot is empty.
 //   - Who writes to a device that is suspended waits until somebody resumes it,
 //     in a way that no signal ends. Status never waits.
 //   - A mounted file system is frozen by a suspension, unless that is told not to.

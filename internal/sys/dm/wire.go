@@ -43,7 +43,7 @@ const (
 	flagSkipLockFS = 1 << 10
 	flagNoFlush    = 1 << 11
 	flagSlot       = 1 << 12 // of TABLE_STATUS: the table in the slot
-	flagSecure     = 1 << 15 // the kernel wipes its copies
+	flagSecure     = 1 << 15 // the kernel wipes its copies, and at once ours, too
 	flagDeferred   = 1 << 17
 )
 
@@ -58,6 +58,7 @@ type request struct {
 	table      []Target // for TABLE_LOAD
 	extra      []byte   // for TARGET_MSG
 	room       int      // for the answer, beyond the head
+	bare       bool     // no key goes either way; see flagSecure
 }
 
 // encode makes the buffer of a request.
@@ -69,7 +70,10 @@ func (r request) encode() ([]byte, error) {
 	native.PutUint32(b[offVersion:], versionMajor)
 	native.PutUint32(b[offStart:], headSize)
 	native.PutUint32(b[offTargets:], uint32(len(r.table)))
-	native.PutUint32(b[offFlags:], r.flags|flagSecure)
+	if !r.bare {
+		r.flags |= flagSecure
+	}
+	native.PutUint32(b[offFlags:], r.flags)
 	native.PutUint32(b[offEvent:], uint32(r.udev)<<16)
 	switch {
 	case r.uuid != "" && r.name == "":

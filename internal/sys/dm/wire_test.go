@@ -110,3 +110,23 @@ func FuzzAnswers(f *testing.F) {
 		_ = device(b)
 	})
 }
+
+// What may hold a key is wiped by the kernel; what waits, and may be begun anew, is not.
+func TestSecure(t *testing.T) {
+	n := Number{253, 1}
+	for what, c := range map[string]struct {
+		request
+		secure bool
+	}{
+		"resume":  {resuming(n, Alone), false},
+		"suspend": {suspending(n), false},
+		"load":    {loading(n, []Target{{Length: 8, Type: "error"}}, true), true},
+		"table":   {looking(n, flagTable), true},
+		"slot":    {looking(n, flagTable|flagSlot), true},
+	} {
+		b, err := c.encode()
+		if is := native.Uint32(b[offFlags:])&(1<<15) != 0; err != nil || is != c.secure {
+			t.Errorf("%s: secure is %v, %v", what, is, err)
+		}
+	}
+}
