@@ -64,3 +64,7 @@ var DM = []string{
 	"dm:snapshot-removed",
 	"dm:origin-restored",
 }
+
+// DMSlow is passed between two tries to give a device another table, which takes a disk
+// that does not answer: a test halts us there while another program changes the device.
+const DMSlow = "dm:slow"

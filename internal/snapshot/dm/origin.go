@@ -76,21 +76,20 @@ func (o origin) lay() (real dm.Device, err error) {
 // ask lets the origin ask our device. It does so also where it did already: the
 // kernel looks only then how large the pieces are that snapshots want to see.
 func (o origin) ask(real dm.Device) error {
-	d, err := o.at()
-	if err != nil {
-		return err
-	}
-	was, err := o.control.Table(real.Number)
-	if err != nil {
-		return err
-	}
-	if is, err := o.control.Table(o.number); err != nil || !isOurs(is, real.Number) && !slices.Equal(is, was) {
-		return errors.Join(err, problem.Newf(problem.Busy, d.Name, "another program has changed the device just now"))
-	}
-	if err := o.slotIsFree(d, real, was); err != nil {
-		return err
-	}
-	return exchange(o.control, o.number, ours(dm.Sectors(was), real.Number), d.ReadOnly, 0)
+	return exchange(o.control, o.number, func() ([]dm.Target, bool, error) {
+		d, err := o.at()
+		if err != nil {
+			return nil, false, err
+		}
+		was, err := o.control.Table(real.Number)
+		if err != nil {
+			return nil, false, err
+		}
+		if is, err := o.control.Table(o.number); err != nil || !isOurs(is, real.Number) && !slices.Equal(is, was) {
+			return nil, false, errors.Join(err, problem.Newf(problem.Busy, d.Name, "another program has changed the device just now"))
+		}
+		return ours(dm.Sectors(was), real.Number), d.ReadOnly, o.slotIsFree(d, real, was)
+	}, 0)
 }
 
 // slotIsFree is nil where an exchange would take nobody's table from the slot: one
@@ -130,36 +129,34 @@ func (o origin) restore() error {
 	if err != nil {
 		return ignore(err, dm.ErrNone)
 	}
-	d, err := o.control.Status(o.number)
-	if err == nil {
-		err = o.giveBack(d, real)
-	}
+	err = exchange(o.control, o.number, func() ([]dm.Target, bool, error) { return o.own(real) }, 0)
 	if err := ignore(err, dm.ErrNone); err != nil { // or it was removed
 		return err
 	}
 	return removeDevice(o.control, real)
 }
 
-// giveBack lets the origin go to real no more.
-func (o origin) giveBack(d, real dm.Device) error {
+// own is the table that the origin is to get back, if it still goes to real.
+func (o origin) own(real dm.Device) (table []dm.Target, readOnly bool, err error) {
+	d, err := o.control.Status(o.number)
+	if err != nil {
+		return nil, false, err
+	}
 	is, err := o.control.Table(o.number)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	if !isOurs(is, real.Number) {
-		return o.forget(d, real)
+		return nil, false, o.forget(d, real)
 	}
 	if d.Suspended {
-		return problem.Newf(problem.DeviceSuspended, d.Name, "the device is suspended by another program, so it does not get its own table back now")
+		return nil, false, problem.Newf(problem.DeviceSuspended, d.Name, "the device is suspended, so it does not get its own table back until somebody resumes it (dmsetup resume %s)", d.Name)
 	}
 	was, err := o.control.Table(real.Number)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
-	if err := o.slotIsFree(d, real, was); err != nil {
-		return err
-	}
-	return exchange(o.control, o.number, was, d.ReadOnly, 0)
+	return was, d.ReadOnly, o.slotIsFree(d, real, was)
 }
 
 // ignore is err, unless it is that one.

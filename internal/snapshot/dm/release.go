@@ -160,13 +160,12 @@ func endSnapshot(c *dm.Control, t tag) error {
 		return ignore(err, dm.ErrNone)
 	}
 	if d.Live {
-		table, err := c.Table(d.Number)
+		err := exchange(c, d.Number, func() ([]dm.Target, bool, error) {
+			table, err := c.Table(d.Number)
+			return []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true, err
+		}, dm.Alone)
 		if err != nil {
-			return err
-		}
-		ended := []dm.Target{{Length: dm.Sectors(table), Type: "error"}}
-		if err := exchange(c, d.Number, ended, true, dm.Alone); err != nil {
-			return err
+			return ignore(err, dm.ErrNone)
 		}
 	}
 	err = c.Remove(d.Number, dm.Alone)

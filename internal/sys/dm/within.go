@@ -44,9 +44,10 @@ func Within(limit time.Duration, call func() error) error {
 		case err := <-ended:
 			// EINVAL is what kernels before August 2024 say of a resume that a
 			// signal ended (7a636b4f03af, "dm resume: don't return EINVAL when
-			// signalled"); the table in the slot is gone then.
+			// signalled"); the table in the slot is gone then. Or the kernel has
+			// refused it: who asked finds out whether the device is suspended.
 			if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("%w: %v", ErrSlow, limit)
+				return fmt.Errorf("%w: %v (%w)", ErrSlow, limit, err)
 			}
 			return err
 		case <-time.After(10 * time.Millisecond):
