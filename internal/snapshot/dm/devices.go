@@ -2,10 +2,12 @@ package dm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/sys/loop"
 )
@@ -57,16 +59,43 @@ func (p *Provider) entangled() (asking map[string]bool, carrying map[string][]st
 		switch {
 		case !d.ours:
 		case d.tag.kind == kindStore, d.tag.kind == kindSpare:
-			for _, number := range below(d.Device) {
-				if dev, err := loop.Carrier(number); err == nil {
-					carrying[dev] = append(carrying[dev], d.tag.origin.String())
-				}
+			carriers, err := carriersOf(c, d.Device)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, dev := range carriers {
+				carrying[dev] = append(carrying[dev], d.tag.origin.String())
 			}
 		default:
 			asking[d.tag.origin.String()] = true
 		}
 	}
 	return asking, carrying, nil
+}
+
+// carriersOf are the numbers of the devices that the cache file of a store lies on. Where
+// that cannot be known it may be any one: two volumes that keep each other's originals would
+// do so without an end. A store that has gone meanwhile is on none.
+func carriersOf(c *dm.Control, store dm.Device) (all []string, err error) {
+	if !store.Live {
+		return nil, nil // nothing was ever written to it
+	}
+	names := below(store)
+	if len(names) == 0 {
+		err = errors.New("it lies on no device")
+	}
+	for _, name := range names {
+		dev, cerr := loop.Carrier(name)
+		err = errors.Join(err, cerr)
+		all = append(all, dev)
+	}
+	if err == nil {
+		return all, nil
+	}
+	if _, gone := c.StatusOf(store.UUID); errors.Is(gone, dm.ErrNone) {
+		return nil, nil
+	}
+	return nil, problem.New(problem.Busy, store.Name, fmt.Errorf("where the cache file of another snapshot lies cannot be known: %w", err))
 }
 
 // below are the names of the devices that a device stands on.
