@@ -37,20 +37,31 @@ func roomOf(c *dm.Control, t tag) (room dm.Device, err error) {
 	return c.Status(n)
 }
 
+// A watched room is looked at again and again.
+type watched struct {
+	control *dm.Control
+	tag     tag
+	since   time.Time // it is suspended; zero where it is not
+}
+
+// look tells whether it has been suspended for too long. Without one the error is
+// dm.ErrNone.
+func (w *watched) look() (room dm.Device, stays bool, err error) {
+	room, err = roomOf(w.control, w.tag)
+	switch {
+	case err != nil || !room.Suspended:
+		w.since = time.Time{}
+	case w.since.IsZero():
+		w.since = time.Now()
+	}
+	return room, !w.since.IsZero() && time.Since(w.since) > brief, err
+}
+
 // tend lets writers go on who wait for a room that stays suspended, as it does for ever
 // when the command was killed that did it. It ends with our device over the room.
 func (t *target) tend() {
-	var since time.Time
-	for ; ; time.Sleep(seldom) {
-		room, err := roomOf(t.set.control, t.tag)
-		switch {
-		case t.bare.Load():
-			return
-		case err != nil || !room.Suspended:
-			since = time.Time{}
-		case since.IsZero():
-			since = time.Now()
-		case time.Since(since) > brief:
+	for w := (watched{control: t.set.control, tag: t.tag}); !t.bare.Load(); time.Sleep(seldom) {
+		if room, stays, _ := w.look(); stays {
 			t.wake(room)
 		}
 	}
@@ -67,35 +78,31 @@ func (t *target) wake(room dm.Device) {
 	_ = resume(t.set.control, room.Number, 0) // or at the next look
 }
 
-// rouse is that for what a process has left.
-func rouse(c *dm.Control, t tag) {
-	for began := time.Now(); ; time.Sleep(brief / 10) {
-		room, err := roomOf(c, t)
-		if err != nil || !room.Suspended {
-			return // who needs it finds out
-		}
-		if time.Since(began) > brief {
-			_ = resume(c, room.Number, 0)
-			return
-		}
-	}
-}
+// awakening is how long a device below a room may be suspended before that is said.
+const awakening = 5 * time.Second
 
-// awake is nil where no copy of an original waits for a device that is suspended: the end
-// of a snapshot waits for its copies, and nothing ends that. A room is resumed at once: with the
-// group locked no command of LVM is at work that would do so. What it lies on is not ours.
-// The locks are held.
+// awake is nil where no copy of an original waits for a device that is suspended, as the end
+// of a snapshot would with it. A room that stays so is resumed. What it lies on is not ours.
+// No lock is held, for who has suspended it may hold that.
 func awake(c *dm.Control, t tag) error {
-	room, err := roomOf(c, t)
-	if err != nil {
-		return ignore(err, dm.ErrNone)
-	}
-	if room.Suspended {
-		if err := resume(c, room.Number, 0); err != nil {
-			return problem.New(problem.DeviceSuspended, room.Name, err)
+	w := watched{control: c, tag: t}
+	for began := time.Now(); ; time.Sleep(brief / 10) {
+		room, stays, err := w.look()
+		switch {
+		case err != nil:
+			return ignore(err, dm.ErrNone)
+		case stays:
+			if err := resume(c, room.Number, 0); err != nil {
+				return problem.New(problem.DeviceSuspended, room.Name, err)
+			}
+		case room.Suspended:
+			continue
+		}
+		err = allAwake(c, room.Name, below(room))
+		if err == nil || time.Since(began) > awakening {
+			return err
 		}
 	}
-	return allAwake(c, room.Name, below(room))
 }
 
 // allAwake is nil where none of these devices is suspended, nor one that they lie on.

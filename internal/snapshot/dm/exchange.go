@@ -100,10 +100,15 @@ func resume(c *dm.Control, n dm.Number, udev dm.UdevFlags) error {
 // scanners open whatever they find.
 const removePatience = 5 * time.Second
 
-// removeDevice removes a device of ours that nobody has open for longer.
+// removeDevice removes a device of ours that nobody has open for longer. It goes by the
+// UUID, as others who take away the same do meanwhile; those of tests may have none.
 func removeDevice(c *dm.Control, d dm.Device) error {
+	remove := c.Named(d.UUID).Remove
+	if d.UUID == "" {
+		remove = func(udev dm.UdevFlags) error { return c.Remove(d.Number, udev) }
+	}
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		err := c.Remove(d.Number, dm.Alone)
+		err := remove(dm.Alone)
 		if err == nil || errors.Is(err, dm.ErrNone) {
 			return nil
 		}

@@ -47,7 +47,9 @@ func (l *layer) Device() device.Device {
 }
 
 // Close ends it. Who still reads it gets errors. Its store goes with all else.
-func (l *layer) Close() error { return endSnapshot(l.t.set.control, l.t.tag.as(kindLayer)) }
+func (l *layer) Close() error {
+	return endSnapshot(context.Background(), l.t.set.control, l.t.tag.as(kindLayer))
+}
 
 // spareIsGood is nil while a layer, if there is one, has what was written to it. It is
 // called with mu held.

@@ -149,15 +149,11 @@ func (l *leftover) Release(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if l.tag.kind != kindReal {
-		rouse(l.control, l.tag) // before a lock that may be held by who has suspended it
+	release := func() error { return release(ctx, l.control, l.tag) }
+	if l.tag.kind == kindReal {
+		release = func() error { return origin{l.control, l.tag.origin}.clear(ctx) }
 	}
-	err := allLocked(ctx, l.control, l.tag.origin, func() error {
-		if l.tag.kind != kindReal {
-			return release(l.control, l.tag)
-		}
-		return origin{l.control, l.tag.origin}.clear()
-	})
+	err := release()
 	if err != nil {
 		return problem.New(problem.ReleaseFailed, l.ID(), err)
 	}

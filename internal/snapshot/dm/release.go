@@ -3,6 +3,7 @@ package dm
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"stillpoint/internal/fault"
@@ -30,6 +31,7 @@ func (t *target) release(ctx context.Context) error {
 		return nil
 	}
 	fault.Point("dm:releasing")
+	t.asked = true
 	if err := t.takeAway(ctx); err != nil {
 		t.tryAgain()
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
@@ -52,18 +54,29 @@ func (t *target) tryAgain() {
 	}
 	t.trying = true
 	go func() {
-		for tries := 0; ; {
+		for tries, gone := 0, false; !gone; {
 			if t.bare.Load() && t.room != nil {
 				t.room.Wait(tries)
 				tries++
 			} else {
 				time.Sleep(again)
 			}
-			if t.Release(context.Background()) == nil {
-				return
-			}
+			gone = t.leave()
 		}
 	}()
+}
+
+// leave is one more try, and tells whether all is gone. One that is only lost goes on to
+// say why, until somebody releases it.
+func (t *target) leave() bool {
+	t.leaving.Lock()
+	if !t.asked {
+		defer t.leaving.Unlock()
+		t.trying = t.takeAwaySoon() != nil
+		return !t.trying
+	}
+	t.leaving.Unlock()
+	return t.Release(context.Background()) == nil
 }
 
 // takeAway removes everything, also where the preparation did not come far. It is
@@ -77,32 +90,52 @@ func (t *target) takeAway(ctx context.Context) error {
 	return err
 }
 
-// strip takes away what is laid below the origin, and closes what is open.
+// takeAwaySoon is takeAway, with an end.
+func (t *target) takeAwaySoon() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
+	defer cancel()
+	return t.takeAway(ctx)
+}
+
+// strip takes away what is laid below the origin, and closes what is open. Whatever of
+// that waits for a disk lets nobody wait who asks about the snapshot.
 func (t *target) strip(ctx context.Context) error {
+	t.going.Store(true)
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	shown := t.shown
+	t.shown = nil
+	t.mu.Unlock()
 	var errs []error
-	if t.shown != nil {
-		errs = append(errs, t.shown.Close())
-		t.shown = nil
+	if shown != nil {
+		errs = append(errs, shown.Close())
 	}
 	if !t.bare.Load() { // or no lock is needed
-		err := allLocked(ctx, t.set.control, t.origin.number, func() error {
-			if !t.made {
-				return t.origin.clear()
-			}
-			return release(t.set.control, t.tag)
-		})
+		err := t.unlay(ctx)
 		errs = append(errs, err)
 		t.bare.Store(err == nil)
 	}
+	t.mu.Lock()
+	var files []*os.File
 	for _, s := range []*store{t.store, t.spare} {
 		if s != nil && s.file != nil {
-			errs = append(errs, s.file.Close())
+			files = append(files, s.file)
 			s.file = nil
 		}
 	}
-	return errors.Join(append(errs, t.closeRoot())...)
+	errs = append(errs, t.closeRoot())
+	t.mu.Unlock()
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// unlay takes our devices away.
+func (t *target) unlay(ctx context.Context) error {
+	if t.made {
+		return release(ctx, t.set.control, t.tag)
+	}
+	return t.origin.clear(ctx)
 }
 
 // closeRoot is called with mu held.
@@ -117,18 +150,19 @@ func (t *target) closeRoot() error {
 
 // release takes a snapshot away, and with the last one of an origin what is laid
 // below that. It asks the kernel what there is, so it works for what another
-// process has made, however far that came. The locks are held.
-func release(c *dm.Control, t tag) error {
+// process has made, however far that came. No lock is held but while the origin gets its
+// table back: all else may wait for the disk of the cache file.
+func release(ctx context.Context, c *dm.Control, t tag) error {
 	if err := awake(c, t); err != nil {
 		return err
 	}
 	for _, kind := range []string{kindLayer, kindSnapshot} {
-		if err := endSnapshot(c, t.as(kind)); err != nil {
+		if err := endSnapshot(ctx, c, t.as(kind)); err != nil {
 			return err
 		}
 	}
 	fault.Point("dm:snapshot-removed")
-	if err := (origin{c, t.origin}).clear(); err != nil {
+	if err := (origin{c, t.origin}).clear(ctx); err != nil {
 		return err
 	}
 	fault.Point("dm:origin-restored")
@@ -143,36 +177,14 @@ func removeStore(c *dm.Control, t tag) error {
 	return removeDevice(c, s)
 }
 
-// clear takes away what is laid below an origin that has no snapshot.
-func (o origin) clear() error {
-	if more, err := isNeeded(o.control, o.number); more || err != nil {
-		return err
-	}
-	return o.restore()
-}
-
-// endSnapshot ends a snapshot that may still be read: who does gets errors from
-// now on, and nothing that the live volume has instead. The device then goes with
-// its last reader.
-func endSnapshot(c *dm.Control, t tag) error {
-	d, err := c.StatusOf(t.uuid())
-	if err != nil {
-		return ignore(err, dm.ErrNone)
-	}
-	if d.Live {
-		err := exchange(c, d.Number, func() ([]dm.Target, bool, error) {
-			table, err := c.Table(d.Number)
-			return []dm.Target{{Length: dm.Sectors(table), Type: "error"}}, true, err
-		}, dm.Alone)
-		if err != nil {
-			return ignore(err, dm.ErrNone)
+// clear takes away what is laid below an origin that has no snapshot, under all locks.
+func (o origin) clear(ctx context.Context) error {
+	return allLocked(ctx, o.control, o.number, func() error {
+		if more, err := isNeeded(o.control, o.number); more || err != nil {
+			return err
 		}
-	}
-	err = c.Remove(d.Number, dm.Alone)
-	if errors.Is(err, dm.ErrInUse) {
-		err = c.RemoveLater(d.Number, dm.Alone)
-	}
-	return ignore(err, dm.ErrNone)
+		return o.restore()
+	})
 }
 
 // isNeeded tells whether there is a snapshot of an origin, of whichever process.

@@ -32,7 +32,8 @@ const margin = 1 << 20
 
 const sector = 512
 
-// makeStore makes a store, with the tag of its device. The file is as large as it may
+// makeStore makes a store, with the tag of its device, which the store has also after an
+// error where it is there still. The file is as large as it may
 // become, and takes room only as it is needed; some is reserved at once, so that a
 // place that is already full fails here.
 func makeStore(c *dm.Control, t tag, dir string, limits cachefile.Limits) (_ *store, err error) {
@@ -109,7 +110,11 @@ func (s *store) free() (int64, error) {
 func (s *store) close(c *dm.Control) error {
 	var errs []error
 	if s.device.Number != (dm.Number{}) {
-		errs = append(errs, removeDevice(c, s.device))
+		err := removeDevice(c, s.device)
+		if err == nil {
+			s.device = dm.Device{}
+		}
+		errs = append(errs, err)
 	}
 	if s.file != nil {
 		errs = append(errs, s.file.Close())

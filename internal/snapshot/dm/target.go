@@ -37,6 +37,7 @@ type target struct {
 	used atomic.Int64          // the most that the store held
 
 	leaving sync.Mutex  // held while it is taken away, which may take long
+	going   atomic.Bool // that has begun
 	bare    atomic.Bool // nothing of ours is laid below the origin any more, or ever was
 
 	mu       sync.Mutex
@@ -47,7 +48,8 @@ type target struct {
 	quit     chan struct{} // ends the watch
 	ended    chan struct{} // when it has
 	released bool
-	trying   bool // to release it, after that has failed; guarded by leaving
+	asked    bool // to release it, and not only lost; guarded by leaving
+	trying   bool // to take it away, after that has failed; guarded by leaving
 }
 
 // keep makes the store, which is a cache file or in a room. Our lock is held.
@@ -57,10 +59,11 @@ func (t *target) keep(place cachefile.Placement, i int) (err error) {
 	} else {
 		t.store, err = makeStore(t.set.control, t.tag.as(kindStore), place.Dir, place.Limits[i])
 	}
+	// It is also where it could not be taken away again.
+	t.made = t.store != nil && t.store.device.Number != (dm.Number{})
 	if err != nil {
 		return err
 	}
-	t.made = true
 	fault.Point("dm:store-made")
 	return nil
 }
@@ -168,7 +171,7 @@ func (t *target) Root() string {
 // show shows the snapshot when it is first needed, and tells whether it is shown. It
 // is called with mu held.
 func (t *target) show() bool {
-	if t.bare.Load() || t.lost.Load() != nil {
+	if t.going.Load() || t.lost.Load() != nil {
 		return false
 	}
 	if t.shown != nil {
@@ -210,7 +213,7 @@ func (t *target) Err() error {
 	if err := t.lost.Load(); err != nil {
 		return *err
 	}
-	if t.bare.Load() {
+	if t.going.Load() {
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it is being released")
 	}
 	return nil
@@ -222,9 +225,9 @@ func (t *target) isReleased() bool {
 	return t.released
 }
 
-// lose gives the snapshot up.
+// lose gives the snapshot up, and says when.
 func (t *target) lose(err error) {
-	err = problem.New(problem.SnapshotLost, t.ID(), err)
+	err = problem.New(problem.SnapshotLost, t.ID(), fmt.Errorf("lost at %s: %w", time.Now().Format(time.RFC3339), err))
 	t.lost.CompareAndSwap(nil, &err)
 }
 

@@ -1,7 +1,6 @@
 package dm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -62,22 +61,20 @@ func (t *target) stopWatch() {
 	}
 }
 
-// drop takes a snapshot away that is lost. What then still stands is taken away by
-// Release, which says why it could not be.
+// drop takes a snapshot away that is lost, and goes on until that is done. Release, which
+// may come meanwhile, says why it is not.
 func (t *target) drop() {
-	ctx, cancel := context.WithTimeout(context.Background(), lockPatience)
-	defer cancel()
 	t.leaving.Lock()
 	defer t.leaving.Unlock()
-	if !t.isReleased() {
-		_ = t.takeAway(ctx)
+	if !t.isReleased() && t.takeAwaySoon() != nil {
+		t.tryAgain()
 	}
 }
 
 // look gives the snapshot up where it cannot be good any more, and says when to
 // look again.
 func (t *target) look() time.Duration {
-	if t.bare.Load() {
+	if t.going.Load() {
 		return seldom
 	}
 	if err := t.unchanged(); err != nil {
@@ -97,7 +94,7 @@ func (t *target) look() time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.bare.Load() || t.store.file == nil && !t.store.isRoomed() {
+	if t.going.Load() || t.store.file == nil && !t.store.isRoomed() {
 		return seldom
 	}
 	if !valid {

@@ -130,3 +130,13 @@ func TestSecure(t *testing.T) {
 		}
 	}
 }
+
+// A request by UUID has neither number nor name.
+func TestByUUID(t *testing.T) {
+	r := resuming(Number{}, Alone)
+	r.uuid = "uuid"
+	b, err := r.encode()
+	if err != nil || native.Uint64(b[offDev:]) != 0 || text(b[offName:offName+nameLength]) != "" || text(b[offUUID:offUUID+uuidLength]) != "uuid" {
+		t.Errorf("%x, %v", b[offDev:], err)
+	}
+}
