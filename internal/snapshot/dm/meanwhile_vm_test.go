@@ -3,6 +3,8 @@
 package dm
 
 import (
+	"bytes"
+	"math/rand"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +56,46 @@ func TestMeanwhile(t *testing.T) {
 	if is := describe(t, nil); is != was {
 		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
 	}
+}
+
+// What is discarded is not passed down, for the blocks hold what the snapshot has: a file
+// that is deleted reads as it was, whatever fstrim says.
+func TestDiscard(t *testing.T) {
+	r, _, _ := on(t)
+	number, err := nearest(r.vs[0].Volume)
+	r.must(err)
+	discards := func() bool {
+		b, err := os.ReadFile("/sys/dev/block/" + number.String() + "/queue/discard_max_bytes")
+		r.must(err)
+		return strings.TrimSpace(string(b)) != "0"
+	}
+	if !discards() {
+		t.Fatal("the volume discards nothing: this test proves nothing")
+	}
+	content := make([]byte, 64<<20)
+	rand.New(rand.NewSource(1)).Read(content)
+	r.must(os.WriteFile(r.path("deleted"), content, 0o600))
+	s := r.take()
+	if discards() {
+		t.Error("the volume discards")
+	}
+	r.must(os.Remove(r.path("deleted")))
+	run(t, "sync", "--file-system", r.vs[0].Dir)
+	out, err := runQuietly("fstrim", "--verbose", r.vs[0].Dir)
+	t.Logf("fstrim: %s", out)
+	if err == nil {
+		t.Error("fstrim says that it has trimmed")
+	}
+	run(t, "sync", "--file-system", r.vs[0].Dir)
+	if b, err := os.ReadFile(filepath.Join(s.Root(), "deleted")); !bytes.Equal(b, content) {
+		t.Errorf("it reads otherwise (%d bytes): %v; %v", len(b), err, s.Err())
+	}
+	r.must(s.Err())
+	r.must(s.Release(t.Context()))
+	if !discards() {
+		t.Error("afterwards the volume does not discard")
+	}
+	run(t, "fstrim", r.vs[0].Dir)
 }
 
 // A volume that is moved to another disk, or removed, while a snapshot is held, is so,

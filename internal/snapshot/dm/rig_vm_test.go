@@ -167,10 +167,23 @@ func (r *rig) must(err error) {
 func (r *rig) path(name string) string { return filepath.Join(r.vs[0].Dir, name) }
 
 func (r *rig) try() (snapshot.Snapshot, error) {
+	snaps, err := r.tryAll(r.vs[:1])
+	if err != nil {
+		return nil, err
+	}
+	return snaps[0], nil
+}
+
+// tryAll takes a set.
+func (r *rig) tryAll(vs []snapshottest.Volume) ([]snapshot.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 	defer cancel()
 	serial++
-	pending, err := r.p.Prepare(ctx, fmt.Sprint("test", serial), []snapshot.Target{{Volume: r.vs[0].Volume, Paths: []string{"."}}})
+	var ts []snapshot.Target
+	for _, v := range vs {
+		ts = append(ts, snapshot.Target{Volume: v.Volume, Paths: []string{"."}})
+	}
+	pending, err := r.p.Prepare(ctx, fmt.Sprint("test", serial), ts)
 	if err != nil {
 		return nil, err
 	}
@@ -186,23 +199,30 @@ func (r *rig) try() (snapshot.Snapshot, error) {
 	if err != nil {
 		return nil, errors.Join(err, pending.Abort(context.Background()))
 	}
-	r.Cleanup(func() { _ = snaps[0].Release(context.Background()) })
-	return snaps[0], nil
+	for _, s := range snaps {
+		r.Cleanup(func() { _ = s.Release(context.Background()) })
+	}
+	return snaps, nil
 }
 
 // take takes a snapshot. A machine with too much to do may need several tries until
 // it has frozen the volume in time.
 func (r *rig) take() snapshot.Snapshot {
 	r.Helper()
-	s, err := r.try()
+	return r.takeAll(r.vs[:1])[0]
+}
+
+func (r *rig) takeAll(vs []snapshottest.Volume) []snapshot.Snapshot {
+	r.Helper()
+	snaps, err := r.tryAll(vs)
 	for range 10 {
 		if problem.CodeOf(err) != problem.FreezeBlocked {
 			break
 		}
-		s, err = r.try()
+		snaps, err = r.tryAll(vs)
 	}
 	r.must(err)
-	return s
+	return snaps
 }
 
 // await waits until something is so.
