@@ -180,12 +180,21 @@ func (s *set) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-// Abort undoes Prepare, and a Commit that failed.
+// Abort undoes Prepare, and a Commit that failed. When it fails it is tried again until
+// it does not.
 func (s *set) Abort(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.aborted.Store(true)
+	err := s.abort(ctx, busyLimit)
+	if err != nil {
+		s.p.zfs.later(&s.trying, func(ctx context.Context) error { return s.abort(ctx, 0) })
+	}
+	return err
+}
+
+func (s *set) abort(ctx context.Context, patience time.Duration) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
@@ -194,7 +203,7 @@ func (s *set) Abort(ctx context.Context) error {
 	if s.state == taken || s.state == over {
 		return nil
 	}
-	if err := s.undo(ctx); err != nil {
+	if err := s.undo(ctx, patience); err != nil {
 		return err
 	}
 	s.close()

@@ -55,10 +55,12 @@
 // # What it cannot do
 //
 // A snapshot cannot be destroyed while files of it are open (EBUSY, also for a deferred
-// destruction): then Release fails, and may be called again. The check open-reader is
-// a known deviation.
+// destruction): then Release fails. The check open-reader is a known deviation.
 //
 // A call that waits for a pool whose disks do not answer ends when they do (failmode=wait),
 // and the process cannot end before. It is not waited for: zfs-stuck is said for it and
 // for everything after it until it comes back.
+//
+// A Release or an Abort that failed may be called again, and is tried again anyway while
+// the process lives: of a living process nothing is a leftover.
 package zfs

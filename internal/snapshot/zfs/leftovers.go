@@ -217,7 +217,7 @@ func (l *leftover) release(ctx context.Context) error {
 		return err
 	}
 	defer device.Close()
-	remove := &remover{p: l.p, device: device, record: r}
+	remove := &remover{p: l.p, device: device, record: r, patience: busyLimit}
 	if in, ok := r.members[l.dataset]; ok {
 		found, err := remove.find(ctx, l.dataset, *in, "")
 		if err != nil {

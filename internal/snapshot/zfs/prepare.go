@@ -35,11 +35,16 @@ type set struct {
 	aborted atomic.Bool   // Abort was called
 	window  atomic.Bool   // between Hold and Resume
 	asked   bool          // the kernel was, for the snapshots
+	trying  atomic.Bool   // Abort has failed, and goes on
 	quit    chan struct{} // closed when there is nothing more to watch
+	tries   int           // to end what was given up
+	next    time.Time     // of them
 
 	settled sync.Mutex // what follows, and when members were taken, belongs to settle
 	held    bool
-	after   *volume.Table // what was mounted later, once asked
+
+	asking sync.Mutex    // what follows; only views in the making wait for it
+	after  *volume.Table // what was mounted later, once asked
 }
 
 // state is how far a set has come.
@@ -86,6 +91,8 @@ type target struct {
 	err      error // once not nil, for ever
 	unneeded bool  // its datasets were told that it needs them no more
 	released bool
+
+	trying atomic.Bool // Release has failed, and goes on
 }
 
 // Prepare plans the set, records it, and writes what is dirty to disk.
@@ -101,7 +108,7 @@ func (p *Provider) Prepare(ctx context.Context, id string, ts []snapshot.Target)
 		busy: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 	if err := s.prepare(ctx, ts); err != nil {
-		err = errors.Join(err, s.undo(context.WithoutCancel(ctx)))
+		err = errors.Join(err, s.undo(context.WithoutCancel(ctx), busyLimit))
 		s.close() // what could not be undone is a leftover now
 		return nil, err
 	}

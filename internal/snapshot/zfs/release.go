@@ -4,14 +4,26 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"time"
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/problem"
 )
 
 // Release destroys the snapshots that no other target of the set needs, and with the
-// last one everything else of the set.
+// last one everything else of the set. When it fails it is tried again until it does not.
 func (t *target) Release(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := t.release(ctx, busyLimit)
+	if err != nil {
+		t.set.p.zfs.later(&t.trying, func(ctx context.Context) error { return t.release(ctx, 0) })
+	}
+	return err
+}
+
+func (t *target) release(ctx context.Context, patience time.Duration) error {
 	unlock, err := t.set.lock(ctx)
 	if err != nil {
 		return err
@@ -20,7 +32,7 @@ func (t *target) Release(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.set.state == over {
-		t.hide() // it may have been given up
+		t.view.hide() // it may have been given up
 		t.released = true
 		return nil
 	}
@@ -31,9 +43,9 @@ func (t *target) Release(ctx context.Context) error {
 	if !t.released {
 		t.released = true
 		t.unneed()
-		t.hide()
+		t.view.hide()
 	}
-	return t.set.release(ctx)
+	return t.set.release(ctx, patience)
 }
 
 // unneed tells the datasets that t needs their snapshots no more.
@@ -49,18 +61,9 @@ func (t *target) unneed() {
 	}
 }
 
-// hide takes the view down.
-func (t *target) hide() {
-	if t.view.root != nil {
-		_ = t.set.space.Detach(t.view.root)
-		t.view.root.Close()
-		t.view.root = nil
-	}
-}
-
-// release destroys what nobody needs any more. It goes on after a failure, and may be
-// called again.
-func (s *set) release(ctx context.Context) error {
+// release destroys what nobody needs any more, and waits a while for what is in use. It
+// goes on after a failure, and may be called again.
+func (s *set) release(ctx context.Context, patience time.Duration) error {
 	var errs []error
 	left := 0
 	for name := range maps.Keys(s.pools) {
@@ -76,7 +79,7 @@ func (s *set) release(ctx context.Context) error {
 		}
 		err := s.unmount(ctx, name, ms)
 		if err == nil {
-			err = s.destroy(ctx, name, ms)
+			err = s.destroy(ctx, name, ms, patience)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -110,11 +113,11 @@ func (s *set) unmount(ctx context.Context, pool string, ms []*member) error {
 }
 
 // destroy destroys the snapshots of members, where they still are what is on record.
-func (s *set) destroy(ctx context.Context, pool string, ms []*member) error {
+func (s *set) destroy(ctx context.Context, pool string, ms []*member, patience time.Duration) error {
 	if s.record == nil || !s.asked {
 		return nil // nothing can be there that is ours
 	}
-	r := remover{p: s.p, device: s.device, record: s.record}
+	r := remover{p: s.p, device: s.device, record: s.record, patience: patience}
 	var names []string
 	var errs []error
 	for _, m := range ms {
@@ -136,14 +139,14 @@ func (s *set) destroy(ctx context.Context, pool string, ms []*member) error {
 }
 
 // undo removes everything of the set, however far it came.
-func (s *set) undo(ctx context.Context) error {
+func (s *set) undo(ctx context.Context, patience time.Duration) error {
 	for _, t := range s.targets {
-		t.hide()
+		t.view.hide()
 	}
 	for _, m := range s.members {
 		m.users = 0
 	}
-	return s.release(ctx)
+	return s.release(ctx, patience)
 }
 
 // close gives back what ends with the process anyway.

@@ -16,9 +16,10 @@ import (
 
 // A remover destroys snapshots that are provably those of a record.
 type remover struct {
-	p      *Provider
-	device *zfs.Device
-	record *record
+	p        *Provider
+	device   *zfs.Device
+	record   *record
+	patience time.Duration // for what is in use
 
 	pools map[uint64]string   // once asked
 	names map[string][]string // of snapshots by pool, once asked
@@ -109,7 +110,7 @@ func (in intent) fits(dataset uint64, snap zfs.Stats, tag string) bool {
 }
 
 // busyLimit is how long a mount may take to go, after it was told to, or with its
-// process.
+// process, while somebody waits.
 const busyLimit = 10 * time.Second
 
 // remove destroys snapshots of a pool.
@@ -134,7 +135,7 @@ func (r *remover) remove(ctx context.Context, pool string, names []string) error
 		if !errors.Is(err, syscall.EBUSY) {
 			return r.why(pool, err)
 		}
-		if time.Since(began) > busyLimit {
+		if time.Since(began) >= r.patience {
 			return fmt.Errorf("a file of a snapshot is open, or somebody holds it (zfs holds): %w", err)
 		}
 		select {

@@ -80,7 +80,7 @@ func (t *target) ready() bool {
 			err = t.lost()
 		}
 		if err == nil {
-			err = t.set.p.zfs.do(context.Background(), callLimit, "mount of "+t.ID(), t.show)
+			err = t.show()
 		}
 		if err != nil {
 			t.err = problem.New(problem.SnapshotLost, t.ID(), fmt.Errorf("show it: %w", err))

@@ -19,7 +19,7 @@ import (
 )
 
 // A pool whose disk does not answer is given up, in Commit, too, and nothing waits for it
-// again; when it answers, what came late is removed.
+// again; when it answers, what came late is removed, though nobody asks a second time.
 func TestDiskHangs(t *testing.T) {
 	disk := scratch.New(t, "ext4", scratch.GiB)
 	base := filepath.Join(disk.Dir, "pool")
@@ -46,14 +46,18 @@ func TestDiskHangs(t *testing.T) {
 	hasCode(t, "check", err, problem.ZFSStuck)
 
 	scratch.Run(t, "fsfreeze", "-u", disk.Dir)
-	for end := time.Now().Add(time.Minute); by.zfs.refuse() != nil; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(by.zfs.refuse())
-		}
-	}
+	p.emptied()
+	must(t, by.zfs.refuse())
 	must(t, pending.Abort(t.Context()))
-	if left := p.snapshots() + recordNames(t); left != "" {
-		t.Errorf("left: %s", left)
+}
+
+// emptied waits until there is neither a snapshot nor a record.
+func (p testPool) emptied() {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); p.snapshots()+recordNames(p.t) != ""; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("left: %s", p.snapshots()+recordNames(p.t))
+		}
 	}
 }
 
@@ -76,17 +80,22 @@ func TestDiskHangsInRelease(t *testing.T) {
 		t.Errorf("it took %s", d)
 	}
 	scratch.Run(t, "fsfreeze", "-u", disk.Dir)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		if err = snaps[0].Release(t.Context()); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
-	if left := p.snapshots() + recordNames(t); left != "" {
-		t.Errorf("left: %s", left)
-	}
+	p.emptied()
+	must(t, snaps[0].Release(t.Context()))
+}
+
+// A snapshot that cannot be released, for a file of it is open, goes when that is closed.
+func TestReleaseGoesOn(t *testing.T) {
+	p := newPool(t)
+	p.create("a")
+	s := take(t, of(p.volume("a"), "."))[0]
+	must(t, s.Err())
+	f, err := os.Open(filepath.Join(s.Root(), "in"))
+	must(t, err)
+	defer f.Close()
+	hasCode(t, "release", s.Release(t.Context()), problem.ReleaseFailed)
+	must(t, f.Close())
+	p.emptied()
 }
 
 // The instant is when the transaction group was closed, and not when it was written.

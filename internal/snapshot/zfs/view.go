@@ -1,6 +1,7 @@
 package zfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -28,67 +29,105 @@ type mounting struct {
 // A view is how a target is shown: the snapshots of its datasets mounted on each other,
 // in the private mounts of the set.
 type view struct {
+	of    *target
 	root  *os.File
 	parts []snapshot.Part
 	gaps  []snapshot.Gap
 }
 
-// show makes the view of t.
+// show makes the view of t. What comes later than is waited for is taken down again by
+// whoever made it: until then it is nobody's.
 func (t *target) show() error {
-	s := t.set
-	at, err := s.directory(fmt.Sprint("target", t.index))
+	var mu sync.Mutex
+	late := false
+	made := view{of: t}
+	err := t.set.p.zfs.do(context.Background(), callLimit, "mount of "+t.ID(), func() error {
+		v := view{of: t}
+		err := v.build()
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil || late {
+			v.hide()
+			return err
+		}
+		made = v
+		return nil
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	late = true
+	if err != nil {
+		made.hide() // it came at the last moment
+		return err
+	}
+	t.view = made
+	return nil
+}
+
+// hide takes the view down.
+func (v *view) hide() {
+	if v.root != nil {
+		_ = v.of.set.space.Detach(v.root)
+		v.root.Close()
+		v.root = nil
+	}
+}
+
+func (v *view) build() error {
+	s := v.of.set
+	at, err := s.directory(fmt.Sprint("target", v.of.index))
 	if err != nil {
 		return err
 	}
 	defer at.Close()
-	for _, pl := range t.places {
+	for _, pl := range v.of.places {
 		m := s.members[pl.dataset]
 		if pl.at == "." {
-			if t.view.root, err = s.graft(m, at); err != nil {
+			if v.root, err = s.graft(m, at); err != nil {
 				return err
 			}
-			t.part(m, ".")
-		} else if err := t.nested(m, pl.at); err != nil {
+			v.part(m, ".")
+		} else if err := v.nested(m, pl.at); err != nil {
 			return err
 		}
 	}
-	if err := t.absent(); err != nil {
+	if err := v.absent(); err != nil {
 		return err
 	}
-	slices.SortFunc(t.view.gaps, func(a, b snapshot.Gap) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(v.gaps, func(a, b snapshot.Gap) int { return strings.Compare(a.Path, b.Path) })
 	fault.Point("zfs:mounted")
 	return nil
 }
 
-func (t *target) part(m *member, at string) {
-	t.view.parts = append(t.view.parts, snapshot.Part{Path: at, Volume: m.volume(), Taken: m.taken})
+func (v *view) part(m *member, at string) {
+	v.parts = append(v.parts, snapshot.Part{Path: at, Volume: m.volume(), Taken: m.taken})
 }
 
-func (t *target) gap(at string, code problem.Code, reason string) {
-	t.view.gaps = append(t.view.gaps, snapshot.Gap{Path: at, Code: code, Reason: reason})
+func (v *view) gap(at string, code problem.Code, reason string) {
+	v.gaps = append(v.gaps, snapshot.Gap{Path: at, Code: code, Reason: reason})
 }
 
 // nested mounts the snapshot of a dataset at its place, or says why not.
-func (t *target) nested(m *member, at string) error {
+func (v *view) nested(m *member, at string) error {
 	if m.gap != nil {
-		t.gap(at, m.gap.Code, m.gap.Reason)
+		v.gap(at, m.gap.Code, m.gap.Reason)
 		return nil
 	}
-	on, err := mount.OpenBelow(t.view.root, at)
+	on, err := mount.OpenBelow(v.root, at)
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
-		t.gap(at, problem.VolumeLost, "what dataset "+m.dataset+" is mounted on is not in the snapshot")
+		v.gap(at, problem.VolumeLost, "what dataset "+m.dataset+" is mounted on is not in the snapshot")
 		return nil
 	case err != nil:
 		return err
 	}
 	defer on.Close()
-	g, err := t.set.graft(m, on)
+	g, err := v.of.set.graft(m, on)
 	if err != nil {
 		return err
 	}
 	g.Close()
-	t.part(m, at)
+	v.part(m, at)
 	return nil
 }
 
@@ -122,9 +161,14 @@ func (s *set) mounted(m *member) (*os.File, error) {
 		mnt.Close()
 		return nil, err
 	}
-	m.mount.at = mnt
-	m.mount.root, err = mount.OpenBelow(mnt, ".")
-	return m.mount.root, err
+	root, err := mount.OpenBelow(mnt, ".")
+	if err != nil {
+		_ = s.space.Detach(mnt)
+		mnt.Close()
+		return nil, err
+	}
+	m.mount.at, m.mount.root = mnt, root
+	return root, nil
 }
 
 // unmount takes the mount away.
@@ -151,10 +195,11 @@ func (s *set) directory(name string) (*os.File, error) {
 
 // absent names the datasets that are not mounted, and those that were mounted after the
 // set was planned.
-func (t *target) absent() error {
+func (v *view) absent() error {
+	t := v.of
 	for _, m := range t.set.missing[t] {
-		if !m.onlyEmpty || t.empty(m.at) {
-			t.gap(m.at, m.Code, m.Reason)
+		if !m.onlyEmpty || v.empty(m.at) {
+			v.gap(m.at, m.Code, m.Reason)
 		}
 	}
 	table, err := t.set.since()
@@ -162,18 +207,18 @@ func (t *target) absent() error {
 		return fmt.Errorf("look for datasets that came meanwhile: %w", err)
 	}
 	for _, pl := range places(table, t.target.Volume, t.paths) {
-		if slices.Contains(t.places, pl) || t.named(pl.at) {
+		if slices.Contains(t.places, pl) || v.named(pl.at) {
 			continue
 		}
-		t.gap(pl.at, problem.VolumeLate, "dataset "+pl.dataset+" was mounted here while the snapshot was taken")
+		v.gap(pl.at, problem.VolumeLate, "dataset "+pl.dataset+" was mounted here while the snapshot was taken")
 	}
 	return nil
 }
 
 // since is what was mounted when the first target was shown.
 func (s *set) since() (table *volume.Table, err error) {
-	s.settled.Lock()
-	defer s.settled.Unlock()
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	if s.after == nil {
 		ctx, cancel := contextFor(answerLimit)
 		defer cancel()
@@ -183,13 +228,13 @@ func (s *set) since() (table *volume.Table, err error) {
 }
 
 // named tells whether there is a gap at a place, or around it.
-func (t *target) named(at string) bool {
-	return slices.ContainsFunc(t.view.gaps, func(g snapshot.Gap) bool { return below(g.Path, at) })
+func (v *view) named(at string) bool {
+	return slices.ContainsFunc(v.gaps, func(g snapshot.Gap) bool { return below(g.Path, at) })
 }
 
 // empty tells whether a path of the view is an empty directory.
-func (t *target) empty(at string) bool {
-	d, err := mount.OpenBelow(t.view.root, at)
+func (v *view) empty(at string) bool {
+	d, err := mount.OpenBelow(v.root, at)
 	if err != nil {
 		return false
 	}

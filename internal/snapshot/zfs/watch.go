@@ -10,6 +10,7 @@ import (
 const (
 	watchEvery = 250 * time.Millisecond
 	watchShare = 20
+	owedMost   = 10 * time.Second // between two tries to end what was given up
 )
 
 // watch gives snapshots up before they fill their pool, or a quota, until the set is over.
@@ -23,26 +24,28 @@ func (s *set) watch() {
 			return
 		case <-wait.C:
 		}
-		began := time.Now()
-		s.spare(gauges)
-		wait.Reset(max(watchEvery, watchShare*time.Since(began)))
+		wait.Reset(max(watchEvery, watchShare*s.spare(gauges)))
 	}
 }
 
-// spare is one look, unless somebody else is at the set.
-func (s *set) spare(gauges map[bound]*gauge) {
+// spare is one look, unless somebody else is at the set, and says how long it took to
+// look: not what follows from it, with which the next look must not wait.
+func (s *set) spare(gauges map[bound]*gauge) (looking time.Duration) {
 	select {
 	case s.busy <- struct{}{}:
 		defer func() { <-s.busy }()
 	default:
-		return
+		return 0
 	}
 	if s.state != taken || s.window.Load() || s.p.zfs.refuse() != nil {
-		return
+		return 0
 	}
 	ctx, cancel := contextFor(callLimit)
 	defer cancel()
-	for _, l := range s.limits(ctx) {
+	began := time.Now()
+	limits := s.limits(ctx)
+	looking = time.Since(began)
+	for _, l := range limits {
 		if gauges[l.bound] == nil {
 			gauges[l.bound] = &gauge{}
 		}
@@ -52,12 +55,17 @@ func (s *set) spare(gauges map[bound]*gauge) {
 		}
 		if kept := s.kept(ctx, l); l.worthwhile(kept) {
 			s.giveUp(l, l.spent(fell, kept))
+			s.tries, s.next = 0, time.Time{}
 		}
 	}
-	if s.owed() {
-		// It fails while files of a snapshot are open, and is tried again.
-		_ = s.release(ctx)
+	if s.owed() && !time.Now().Before(s.next) {
+		// It fails while files of a snapshot are open, and is tried again: soon at first,
+		// since each try costs the pool a transaction group.
+		_ = s.release(ctx, 0)
+		s.tries++
+		s.next = time.Now().Add(min(time.Duration(s.tries)*watchEvery, owedMost))
 	}
+	return looking
 }
 
 // limits are those of all datasets that are needed. What cannot be asked, Err tells.

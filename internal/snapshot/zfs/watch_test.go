@@ -33,6 +33,7 @@ func shownSet(t *testing.T) *set {
 	for i, name := range []string{"tank/a", "tank/b"} {
 		v := volume.Volume{ID: volume.ID("zfs:" + name), FSType: "zfs", Source: name}
 		tg := &target{set: s, index: i, target: snapshot.Target{Volume: v}, places: []place{{".", name}}, shown: true, yielded: make(chan struct{})}
+		tg.view.of = tg
 		m, err := mount.Open("tmpfs", nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -96,7 +97,7 @@ func TestGiveUp(t *testing.T) {
 				t.Errorf("%v: %v", test.bound, tg.Err())
 			}
 		}
-		if err := s.release(t.Context()); err != nil || (s.state == over) != test.both {
+		if err := s.release(t.Context(), 0); err != nil || (s.state == over) != test.both {
 			t.Errorf("%v: %v, over %v", test.bound, err, s.state == over)
 		}
 		for range 2 {
