@@ -42,7 +42,11 @@ func checkChange(c *C, ch change) {
 	open := map[string]func() func(){}
 	for _, when := range []string{"opened-before", "changed-before", "opened-between", "opened-after"} {
 		own := filepath.Join(dir, when)
-		c.must(os.Mkdir(own, 0o755))
+		if when == "opened-between" { // one at least is in the volume itself
+			c.must(os.Mkdir(own, 0o755))
+		} else {
+			c.folder(own)
+		}
 		open[when] = ch.make(c, own)
 	}
 	c.syncTree(dir)

@@ -3,6 +3,7 @@ package snapshottest
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,8 @@ func contentChecks() []check {
 func (c *C) fill(dir string) {
 	c.Helper()
 	in := func(name string) string { return filepath.Join(dir, name) }
+	c.must(os.Mkdir(in("dir"), 0o755))
+	c.folder(in("dir/deep"))
 	for _, d := range []string{"dir/deep/deeper", "empty", "odd"} {
 		c.must(os.MkdirAll(in(d), 0o755))
 	}
@@ -127,15 +130,24 @@ func checkState(c *C) {
 	c.fill(vs[0].Dir)
 	want := c.describe(vs[0].Dir)
 	snaps := c.take(c.host.New(c), vs)
-	entries, err := os.ReadDir(vs[0].Dir)
-	c.must(err)
-	for _, e := range entries {
-		c.must(os.RemoveAll(filepath.Join(vs[0].Dir, e.Name())))
-	}
+	c.clear(vs[0].Dir)
 	c.write(filepath.Join(vs[0].Dir, "new"), pattern(1<<20, 9))
 	c.same("snapshot", c.show(snaps[0], "."), want)
 	if err := snaps[0].Err(); err != nil {
 		c.Errorf("not good: %v", err)
+	}
+}
+
+// clear removes everything in dir. What Folder has mounted there stays, empty.
+func (c *C) clear(dir string) {
+	c.Helper()
+	entries, err := os.ReadDir(dir)
+	c.must(err)
+	for _, e := range entries {
+		err := os.RemoveAll(filepath.Join(dir, e.Name()))
+		if c.host.Folder == nil || !errors.Is(err, syscall.EBUSY) {
+			c.must(err)
+		}
 	}
 }
 
@@ -184,6 +196,7 @@ func checkNames(c *C) {
 // The instant lies within Commit, and the parts are where they are said to be.
 func checkInstant(c *C) {
 	vs := c.host.Volumes(c, 2)
+	c.folder(filepath.Join(vs[0].Dir, "folder"))
 	pending := c.prepare(c.host.New(c), all(vs))
 	if n := pending.Instants(); n < 1 || n > 2 {
 		c.Errorf("%d instants for two volumes", n)
@@ -212,6 +225,10 @@ func checkInstant(c *C) {
 				c.Error(err)
 			}
 		}
+	}
+	isFolder := func(p snapshot.Part) bool { return p.Path == "folder" && p.Volume != vs[0].Volume.ID }
+	if c.host.Folder != nil && !slices.ContainsFunc(snaps[0].Parts(), isFolder) {
+		c.Errorf("the volume in the first one is no part: %+v", snaps[0].Parts())
 	}
 	if len(instants) > pending.Instants() {
 		c.Errorf("%d instants, %d were announced", len(instants), pending.Instants())
@@ -257,9 +274,10 @@ func checkTwoReadings(c *C) {
 // Other processes can read Root by its path.
 func checkOtherProcess(c *C) {
 	vs := c.host.Volumes(c, 1)
-	c.write(filepath.Join(vs[0].Dir, "file"), []byte("content"))
+	c.folder(filepath.Join(vs[0].Dir, "folder"))
+	c.write(filepath.Join(vs[0].Dir, "folder/file"), []byte("content"))
 	s := c.take(c.host.New(c), vs)[0]
-	out, err := tool.Run(c.ctx, "cat", s.Root()+"/file")
+	out, err := tool.Run(c.ctx, "cat", s.Root()+"/folder/file")
 	if err != nil || string(out) != "content" {
 		c.Errorf("another process read %q, %v", out, err)
 	}

@@ -34,6 +34,11 @@ type Host struct {
 	// written, with at least 200 MiB together.
 	Volumes func(tb testing.TB, n int) []Volume
 
+	// Folder makes a directory of a volume, which the checks then work in, a volume of
+	// its own that is mounted there and that the provider takes along: it is a part.
+	// Nil simply makes it, for providers that take nothing along.
+	Folder func(tb testing.TB, path string)
+
 	// Refused makes a volume that the provider cannot take.
 	Refused func(testing.TB) volume.Volume
 
@@ -176,6 +181,17 @@ func newID() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand, since Go 1.24)
 	return "test" + hex.EncodeToString(b[:])
+}
+
+// folder makes a directory that the provider takes along with what it lies in, be it a
+// volume of its own.
+func (c *C) folder(path string) {
+	c.Helper()
+	if c.host.Folder != nil {
+		c.host.Folder(c, path)
+		return
+	}
+	c.must(os.Mkdir(path, 0o755))
 }
 
 // all selects everything of the volumes.

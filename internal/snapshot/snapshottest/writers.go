@@ -112,6 +112,11 @@ func (c *C) startTeam(vs []Volume, m mode) (*team, func()) {
 		var ws []*writer
 		for i := range writersPerVolume {
 			w := &writer{dir: filepath.Join(vs[v].Dir, fmt.Sprint("writer", i)), mode: m}
+			if i == 0 {
+				c.folder(w.dir)
+			} else {
+				c.must(os.Mkdir(w.dir, 0o755))
+			}
 			c.must(w.open(c))
 			ws = append(ws, w)
 		}
@@ -149,11 +154,8 @@ func (c *C) startTeam(vs []Volume, m mode) (*team, func()) {
 	return t, stop
 }
 
-// open makes the writer's directory and files, in a state of no steps.
+// open makes the writer's files, in a state of no steps.
 func (w *writer) open(c *C) error {
-	if err := os.Mkdir(w.dir, 0o755); err != nil {
-		return err
-	}
 	w.buffer = c.aligned(slotSize, 0)
 	w.history = history{begin: []uint64{0}, end: []uint64{0}}
 	direct := 0

@@ -18,7 +18,7 @@ import (
 	"stillpoint/internal/volume"
 )
 
-// suiteHost takes datasets of one pool, each with a child.
+// suiteHost takes datasets of one pool, in which others are mounted.
 func suiteHost() snapshottest.Host {
 	h := snapshottest.Host{
 		New: func(testing.TB) snapshot.Provider { return provider() },
@@ -32,6 +32,7 @@ func suiteHost() snapshottest.Host {
 			}
 			return vs
 		},
+		Folder: child,
 		Refused: func(testing.TB) volume.Volume {
 			return volume.Volume{ID: "other", Kind: volume.Local, FSType: "ext4", Mounts: []volume.Mount{{Point: "/", Root: "/"}}}
 		},
@@ -49,6 +50,13 @@ func suiteHost() snapshottest.Host {
 		h.Known["later-exchange"] = "ZFS exchanges names from 2.2 on (RENAME_EXCHANGE)"
 	}
 	return h
+}
+
+// child makes a dataset in the one that a path lies in, and mounts it there.
+func child(tb testing.TB, path string) {
+	outer, rel := scratch.Find(tb, filepath.Dir(path))
+	name := strings.ReplaceAll(filepath.Join(rel, filepath.Base(path)), "/", "-")
+	scratch.Run(tb, "zfs", "create", "-o", "mountpoint="+path, outer.Source+"/"+name)
 }
 
 // lookAlike makes a snapshot of the user's where ours would be.
