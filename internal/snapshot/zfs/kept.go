@@ -2,31 +2,70 @@ package zfs
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"syscall"
+	"time"
+
+	"stillpoint/internal/sys/file"
 )
 
-// kept is what the end of all snapshots that count for a limit would give back.
+// kept is what the end of all snapshots that count for a limit would give back: alone, or
+// where that is not worth it, together with those of other sets of ours beside them.
 func (s *set) kept(ctx context.Context, l limit) (sum uint64) {
+	var ms []*member
 	for _, m := range s.sorted() {
 		if m.needed() && l.covers(m.dataset) {
-			sum += s.keeps(ctx, m)
+			ms = append(ms, m)
+			sum += s.used(ctx, m.name(s.id))
+		}
+	}
+	if l.worthwhile(sum) {
+		return sum
+	}
+	return max(sum, s.together(ctx, l, ms))
+}
+
+// used is what the end of one snapshot would give back. It is 0 where that cannot be
+// asked: the next look finds what there is then.
+func (s *set) used(ctx context.Context, snapshot string) uint64 {
+	st, err := s.p.stats(ctx, s.device, snapshot)
+	if err != nil {
+		return 0
+	}
+	return st.Used
+}
+
+// together is what the end of snapshots would give back, if those of other sets beside
+// them ended, too: what two keep counts for neither by itself, and their processes see the
+// same. It is 0 where one of those will end without us: what is kept then, the next
+// look finds.
+func (s *set) together(ctx context.Context, l limit, ms []*member) (sum uint64) {
+	alone := map[string]uint64{} // by set
+	rows := s.rowsNow(ctx)
+	for _, m := range ms {
+		row := rows[m.dataset]
+		if row == nil {
+			sum += s.used(ctx, m.name(s.id))
+			continue
+		}
+		for _, name := range row {
+			if _, set, _ := cutSnapshot(name); set != s.id {
+				alone[set] += s.used(ctx, name)
+			}
+		}
+		sum += s.keep(ctx, row[0], row[len(row)-1])
+	}
+	for _, kept := range alone {
+		if l.worthwhile(kept) {
+			return 0
 		}
 	}
 	return sum
 }
 
-// keeps is what the end of one snapshot would give back, together with those of other
-// sets of ours that come right before and after it. What two of them keep counts for
-// neither by itself, and their processes see the same.
-func (s *set) keeps(ctx context.Context, m *member) uint64 {
-	first, last := s.beside(ctx, m)
-	if first == last {
-		st, err := s.p.stats(ctx, s.device, m.name(s.id))
-		if err != nil {
-			return 0
-		}
-		return st.Used
-	}
+// keep is what two snapshots of a dataset keep, and all between them.
+func (s *set) keep(ctx context.Context, first, last string) uint64 {
 	answer := make(chan uint64, 1)
 	err := s.p.zfs.do(ctx, answerLimit, last, func() error {
 		kept, err := s.device.Kept(first, last)
@@ -34,57 +73,90 @@ func (s *set) keeps(ctx context.Context, m *member) uint64 {
 		return err
 	})
 	if err != nil {
-		return 0 // one of them was destroyed since: the next look finds what there is then
+		s.rows = nil // one of them was destroyed since
+		return 0
 	}
 	return <-answer
 }
 
-// beside are the first and the last of our snapshots of a dataset that nobody else's is
-// between. Both are the member's own where there is no other.
-func (s *set) beside(ctx context.Context, m *member) (first, last string) {
-	self := m.name(s.id)
-	tags := tagsOf(s.p.dir, s.id, m.guid)
-	if len(tags) == 0 {
-		return self, self // many datasets have many snapshots: they are not listed for nothing
+// rowsFor is how long is relied on what lies beside what: to find out takes a program,
+// and a look at every record.
+const rowsFor = 5 * time.Second
+
+// rowsNow are, by dataset, our snapshot and those of other sets of ours around it, without
+// anybody else's between them, in their order. There is none where it is alone.
+func (s *set) rowsNow(ctx context.Context) map[string][]string {
+	if s.rows == nil || time.Since(s.rowsAt) > rowsFor {
+		s.rows = s.findRows(ctx)
+		s.rowsAt = time.Now()
 	}
-	lines, err := s.p.list(ctx, 1, "zfs", "list", "-H", "-d", "1", "-t", "snapshot", "-o", "name", "-s", "createtxg", m.dataset)
-	if err != nil {
-		return self, self
-	}
-	var names []string
-	for _, l := range lines {
-		names = append(names, l[0])
-	}
-	return run(names, self, func(name string) bool {
-		dataset, set, ok := cutSnapshot(name)
-		if !ok || dataset != m.dataset || tags[set] == "" {
-			return false
-		}
-		st, err := s.p.stats(ctx, s.device, name)
-		return err == nil && st.Properties[property] == tags[set]
-	})
+	return s.rows
 }
 
-// run is the first and the last of those around self, without a gap, that are ours.
-func run(names []string, self string, ours func(string) bool) (first, last string) {
+func (s *set) findRows(ctx context.Context) map[string][]string {
+	rows := map[string][]string{}
+	others := neighbours(s.p.dir, s.id)
+	var shared []string
+	for _, m := range s.sorted() {
+		if m.needed() && slices.ContainsFunc(others, func(o neighbour) bool { return o.planned[m.guid] }) {
+			shared = append(shared, m.dataset)
+		}
+	}
+	for some := range slices.Chunk(shared, 100) { // names are 255 bytes at most
+		args := []string{"list", "-H", "-d", "1", "-t", "snapshot", "-o", "name", "-s", "createtxg"}
+		lines, err := s.p.list(ctx, 1, "zfs", append(args, some...)...)
+		if err != nil {
+			continue // one was renamed, for example; those of ours count alone
+		}
+		all := map[string][]string{}
+		for _, l := range lines {
+			dataset, _, _ := cutSnapshot(l[0])
+			all[dataset] = append(all[dataset], l[0])
+		}
+		for _, dataset := range some {
+			row := rowOf(all[dataset], dataset+"@"+prefix+s.id, func(name string) bool { return s.isNeighbour(ctx, others, name) })
+			if len(row) > 1 {
+				rows[dataset] = row
+			}
+		}
+	}
+	return rows
+}
+
+// isNeighbour tells whether a snapshot is of another set of ours, and not only called so.
+func (s *set) isNeighbour(ctx context.Context, others []neighbour, name string) bool {
+	_, set, ok := cutSnapshot(name)
+	i := slices.IndexFunc(others, func(o neighbour) bool { return o.set == set })
+	if !ok || i < 0 {
+		return false
+	}
+	st, err := s.p.stats(ctx, s.device, name)
+	return err == nil && st.Properties[property] == others[i].tag
+}
+
+// rowOf are those around self, without a gap, that are ours.
+func rowOf(names []string, self string, ours func(string) bool) []string {
 	at := slices.Index(names, self)
 	if at < 0 {
-		return self, self
+		return nil
 	}
-	from, to := at, at
+	from, to := at, at+1
 	for from > 0 && ours(names[from-1]) {
 		from--
 	}
-	for to < len(names)-1 && ours(names[to+1]) {
+	for to < len(names) && ours(names[to]) {
 		to++
 	}
-	return names[from], names[to]
+	return names[from:to]
 }
 
-// tagsOf are the tags of the other sets that planned a snapshot of a dataset, and whose
-// processes live, by their names.
-func tagsOf(dir, self string, dataset uint64) map[string]string {
-	tags := map[string]string{}
+// A neighbour is another set, whose process lives.
+type neighbour struct {
+	set, tag string
+	planned  map[uint64]bool // guids of its datasets
+}
+
+func neighbours(dir, self string) (all []neighbour) {
 	sets, _ := records(dir)
 	for _, set := range sets {
 		if set == self {
@@ -94,25 +166,26 @@ func tagsOf(dir, self string, dataset uint64) map[string]string {
 		if err != nil {
 			continue // it has just ended, or is none
 		}
-		if r.planned(dataset) && r.lives() {
-			tags[set] = r.tag()
+		if r.lives() {
+			n := neighbour{set, r.tag(), map[uint64]bool{}}
+			for _, in := range r.members {
+				n.planned[in.GUID] = true
+			}
+			all = append(all, n)
 		}
 		r.close()
 	}
-	return tags
+	return all
 }
 
-func (r *record) planned(dataset uint64) bool {
-	for _, in := range r.members {
-		if in.GUID == dataset {
-			return true
-		}
-	}
-	return false
-}
-
-// lives tells whether the process of a record that was read has its lock.
+// lives tells whether the process of a record that was read has its lock. Several may ask
+// at a time; who looks for leftovers has it for a moment, and is no such process.
 func (r *record) lives() bool {
-	ok, _, err := r.own()
-	return err == nil && !ok
+	for range 3 {
+		if !errors.Is(file.LockShared(int(r.f.Fd())), syscall.EWOULDBLOCK) {
+			return false
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return true
 }

@@ -1,52 +1,54 @@
 package zfs
 
 import (
-	"maps"
+	"reflect"
 	"strings"
 	"testing"
 )
 
 // Those of ours count together as far as nobody else's is between them.
-func TestRun(t *testing.T) {
+func TestRow(t *testing.T) {
 	for names, want := range map[string]string{
-		"self":                     "self self",
-		"theirs self theirs":       "self self",
-		"ours1 self ours2":         "ours1 ours2",
-		"ours1 ours2 self":         "ours1 self",
+		"self":                     "self",
+		"theirs self theirs":       "self",
+		"ours1 self ours2":         "ours1 self ours2",
+		"ours1 ours2 self":         "ours1 ours2 self",
 		"ours1 theirs self ours2":  "self ours2",
 		"ours1 self theirs ours2":  "ours1 self",
 		"theirs ours1 self theirs": "ours1 self",
-		"ours1 ours2":              "self self", // it has just been destroyed
-		"":                         "self self",
+		"ours1 ours2":              "", // it has just been destroyed
+		"":                         "",
 	} {
-		first, last := run(strings.Fields(names), "self", func(n string) bool { return strings.HasPrefix(n, "ours") })
-		if got := first + " " + last; got != want {
+		row := rowOf(strings.Fields(names), "self", func(n string) bool { return strings.HasPrefix(n, "ours") })
+		if got := strings.Join(row, " "); got != want {
 			t.Errorf("%q: %s, want %s", names, got, want)
 		}
 	}
 }
 
-// Only other sets whose processes live are counted, and only those of the dataset.
-func TestTagsOf(t *testing.T) {
+// Only other sets whose processes live are counted, also while another one looks whether
+// they do.
+func TestNeighbours(t *testing.T) {
 	dir := t.TempDir()
 	r := someRecord(t, dir)
 	write(t, r.dir+"/bad.set", "not a record")
-	for _, test := range []struct {
-		self    string
-		dataset uint64
-		want    map[string]string
-	}{
-		{"two", 2, map[string]string{"one": r.tag()}},
-		{"two", 3, map[string]string{"one": r.tag()}},
-		{"two", 4, nil},
-		{"one", 2, nil},
-	} {
-		if got := tagsOf(dir, test.self, test.dataset); !maps.Equal(got, test.want) {
-			t.Errorf("%s, %d: %v", test.self, test.dataset, got)
-		}
+	want := []neighbour{{"one", r.tag(), map[uint64]bool{2: true, 3: true}}}
+	if got := neighbours(dir, "two"); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := neighbours(dir, "one"); len(got) != 0 {
+		t.Errorf("itself: %v", got)
 	}
 	r.close()
-	if got := tagsOf(dir, "two", 2); len(got) != 0 {
+	other, err := readRecord(dir, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	if other.lives() {
+		t.Error("a process that has ended lives")
+	}
+	if got := neighbours(dir, "two"); len(got) != 0 {
 		t.Errorf("of a process that has ended: %v", got)
 	}
 }

@@ -73,7 +73,7 @@ func (s *scan) record(set string) {
 	}
 	defer r.close()
 	s.known[set] = true
-	ok, gone, err := r.own()
+	ok, gone, err := r.ownWithin(20 * time.Millisecond)
 	if err != nil {
 		s.errs = append(s.errs, err)
 	}
@@ -200,10 +200,7 @@ func (l *leftover) release(ctx context.Context) error {
 		return err
 	}
 	defer r.close()
-	ok, gone, err := r.own()
-	for end := time.Now().Add(time.Second); !ok && err == nil && time.Now().Before(end); ok, gone, err = r.own() {
-		time.Sleep(10 * time.Millisecond) // one that only looks for leftovers has it for a moment
-	}
+	ok, gone, err := r.ownWithin(time.Second)
 	switch {
 	case err != nil:
 		return err
@@ -224,7 +221,7 @@ func (l *leftover) release(ctx context.Context) error {
 			return err
 		}
 		if found != "" {
-			if err := remove.remove(ctx, poolOf(found), []string{found}); err != nil {
+			if _, err := remove.remove(ctx, poolOf(found), []string{found}); err != nil {
 				return err
 			}
 		}

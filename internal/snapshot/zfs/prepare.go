@@ -40,6 +40,9 @@ type set struct {
 	tries   int           // to end what was given up
 	next    time.Time     // of them
 
+	rows   map[string][]string // of snapshots, as they were lately
+	rowsAt time.Time
+
 	settled sync.Mutex // what follows, and when members were taken, belongs to settle
 	held    bool
 

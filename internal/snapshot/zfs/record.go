@@ -218,6 +218,16 @@ func (r *record) parse() error {
 	return nil
 }
 
+// ownWithin is own, and waits for one that has the lock for a moment to look who lives.
+func (r *record) ownWithin(d time.Duration) (ok, gone bool, err error) {
+	for end := time.Now().Add(d); ; time.Sleep(d / 10) {
+		ok, gone, err = r.own()
+		if ok || err != nil || !time.Now().Before(end) {
+			return ok, gone, err
+		}
+	}
+}
+
 // own takes the lock of a record that was read. It is false when another process has
 // it, and gone is true when that has removed the record.
 func (r *record) own() (ok, gone bool, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"stillpoint/internal/fault"
@@ -118,24 +119,24 @@ func (s *set) destroy(ctx context.Context, pool string, ms []*member, patience t
 		return nil // nothing can be there that is ours
 	}
 	r := remover{p: s.p, device: s.device, record: s.record, patience: patience}
-	var names []string
+	found := map[string]*member{}
 	var errs []error
 	for _, m := range ms {
 		name, err := r.find(ctx, m.dataset, s.record.intent(m.dataset), "")
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-		case name != "":
-			names = append(names, name)
+		case name == "":
+			m.destroyed = true
+		default:
+			found[name] = m
 		}
 	}
-	if err := errors.Join(append(errs, r.remove(ctx, pool, names))...); err != nil {
-		return err
+	done, err := r.remove(ctx, pool, slices.Sorted(maps.Keys(found)))
+	for _, name := range done {
+		found[name].destroyed = true
 	}
-	for _, m := range ms {
-		m.destroyed = true
-	}
-	return nil
+	return errors.Join(append(errs, err)...)
 }
 
 // undo removes everything of the set, however far it came.

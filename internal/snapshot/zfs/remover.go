@@ -113,19 +113,46 @@ func (in intent) fits(dataset uint64, snap zfs.Stats, tag string) bool {
 // process, while somebody waits.
 const busyLimit = 10 * time.Second
 
-// remove destroys snapshots of a pool.
-func (r *remover) remove(ctx context.Context, pool string, names []string) error {
+// remove destroys snapshots of a pool. When it fails, done are those of them that are
+// gone all the same.
+func (r *remover) remove(ctx context.Context, pool string, names []string) (done []string, err error) {
 	if len(names) == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
+	if err := r.letGo(ctx, pool, names); err != nil {
+		return nil, err
+	}
+	err = r.destroy(ctx, pool, names)
+	if err == nil {
+		return names, nil
+	}
+	var inUse zfs.Failures
+	if !errors.As(err, &inUse) {
+		return nil, err
+	}
+	// All or none are destroyed by a call: those that can be do not wait for the others.
+	rest := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return inUse[name] != nil })
+	if len(rest) > 0 && r.destroy(ctx, pool, rest) == nil {
+		done = rest
+	}
+	return done, err
+}
+
+// letGo ends our holds.
+func (r *remover) letGo(ctx context.Context, pool string, names []string) error {
 	err := r.p.zfs.do(ctx, callLimit, "release of holds on "+pool, func() error { return r.device.Release(pool, prefix+r.record.set, names) })
 	if err != nil && !gone(err) {
 		return coded(pool, err)
 	}
 	fault.Point("zfs:releasing")
+	return nil
+}
+
+// destroy destroys all or none, and waits a while for what is in use.
+func (r *remover) destroy(ctx context.Context, pool string, names []string) error {
 	for began := time.Now(); ; {
 		err := r.p.zfs.do(ctx, callLimit, "destruction of snapshots on "+pool, func() error { return r.device.Destroy(pool, names) })
 		if err == nil {

@@ -82,11 +82,7 @@ func readUntilYielded(s snapshot.Snapshot, name string) error {
 func TestGivenUp(t *testing.T) {
 	const size, room = 240 * mib, 180 * mib
 	for name, narrow := range map[string]func(p testPool){
-		"pool": func(p testPool) {
-			free, err := strconv.ParseInt(p.get("available", p.name), 10, 64)
-			must(p.t, err)
-			p.zfs("create", "-o", "reservation="+strconv.FormatInt(free-room, 10), p.name+"/reserved")
-		},
+		"pool":  func(p testPool) { p.narrow(room) },
 		"quota": func(p testPool) { p.zfs("set", "quota="+strconv.Itoa(size+room), p.name+"/a") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -145,9 +141,7 @@ func TestGivenUpTogether(t *testing.T) {
 	p := newPool(t, "-O", "compression=off")
 	p.create("a")
 	f := p.large(size)
-	free, err := strconv.ParseInt(p.get("available", p.name), 10, 64)
-	must(t, err)
-	p.zfs("create", "-o", "reservation="+strconv.FormatInt(free-room, 10), p.name+"/reserved")
+	p.narrow(room)
 	snaps := append(take(t, of(p.volume("a"), ".")), take(t, of(p.volume("a"), "."))...)
 	for _, s := range snaps {
 		must(t, s.Err())
@@ -172,6 +166,75 @@ func TestGivenUpTogether(t *testing.T) {
 	if left := p.snapshots(); left != "" {
 		t.Errorf("left: %s", left)
 	}
+}
+
+// One that was given up ends soon after its last reader, however long that takes.
+func TestGivenUpLate(t *testing.T) {
+	p := newPool(t, "-O", "compression=off")
+	p.create("a")
+	f := p.large(60 * mib)
+	s := take(t, of(p.volume("a"), "."))[0]
+	must(t, s.Err())
+	reader, err := os.Open(filepath.Join(s.Root(), "in"))
+	must(t, err)
+	defer reader.Close()
+	must(t, errors.Join(rewrite(f, 60*mib), syncPool(p)))
+	p.narrow(8 * mib)
+	select {
+	case <-s.(snapshot.Yielder).Yielded():
+	case <-time.After(time.Minute):
+		t.Fatal("it is not given up")
+	}
+	time.Sleep(busyLimit + time.Second) // longer than Release would wait
+	must(t, reader.Close())
+	for end := time.Now().Add(3 * owedMost); p.snapshots() != ""; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("there is still %s", p.snapshots())
+		}
+	}
+}
+
+// Of two sets of which one keeps what is missing, and its end is enough, the other one
+// stays, though together they keep more.
+func TestGivenUpAlone(t *testing.T) {
+	p := newPool(t, "-O", "compression=off")
+	p.create("a")
+	f := p.large(200 * mib)
+	both := filepath.Join(p.dir, "a/both")
+	must(t, os.WriteFile(both, bytes.Repeat([]byte("both"), 2*mib/4), 0o600))
+	old := take(t, of(p.volume("a"), "."))[0]
+	must(t, old.Err())
+	reader, err := os.Open(filepath.Join(old.Root(), "in"))
+	must(t, err)
+	defer reader.Close()
+	must(t, rewrite(f, 200*mib))
+	young := take(t, of(p.volume("a"), "."))[0]
+	must(t, errors.Join(young.Err(), os.Remove(both), syncPool(p)))
+	p.narrow(8 * mib)
+	select {
+	case <-old.(snapshot.Yielder).Yielded():
+	case <-time.After(time.Minute):
+		t.Fatal("the old one is not given up")
+	}
+	time.Sleep(8 * watchEvery) // long enough to be given up; the old one has a reader
+	must(t, young.Err())
+	must(t, reader.Close())
+	for end := time.Now().Add(time.Minute); strings.Contains(p.snapshots(), " "); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("there are still %s", p.snapshots())
+		}
+	}
+	time.Sleep(4 * watchEvery)
+	must(t, young.Err())
+	reads(t, young, map[string]string{".": "a"})
+}
+
+// narrow leaves so much room in the pool.
+func (p testPool) narrow(room int64) {
+	p.t.Helper()
+	free, err := strconv.ParseInt(p.get("available", p.name), 10, 64)
+	must(p.t, err)
+	p.zfs("create", "-o", "mountpoint=none", "-o", "reservation="+strconv.FormatInt(free-room, 10), p.name+"/reserved")
 }
 
 // What a snapshot keeps does not count for a refquota.

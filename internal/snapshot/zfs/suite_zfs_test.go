@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"stillpoint/internal/fault"
 	"stillpoint/internal/scratch"
@@ -42,6 +43,7 @@ func suiteHost() snapshottest.Host {
 		},
 		LookAlike: lookAlike,
 		Points:    fault.OfZFS,
+		Limit:     10 * time.Minute, // in a machine without acceleration
 		Known: map[string]string{
 			"open-reader": "ZFS destroys no snapshot of which a file is open",
 		},

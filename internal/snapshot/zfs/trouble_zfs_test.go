@@ -84,16 +84,20 @@ func TestDiskHangsInRelease(t *testing.T) {
 	must(t, snaps[0].Release(t.Context()))
 }
 
-// A snapshot that cannot be released, for a file of it is open, goes when that is closed.
+// A snapshot that cannot be released, for a file of it is open, goes when that is closed,
+// and those of other datasets do not wait for it.
 func TestReleaseGoesOn(t *testing.T) {
 	p := newPool(t)
-	p.create("a")
+	p.create("a", "a/b", "a/c")
 	s := take(t, of(p.volume("a"), "."))[0]
 	must(t, s.Err())
 	f, err := os.Open(filepath.Join(s.Root(), "in"))
 	must(t, err)
 	defer f.Close()
 	hasCode(t, "release", s.Release(t.Context()), problem.ReleaseFailed)
+	if left := p.snapshots(); left != p.name+"/a@"+prefix+s.(*target).set.id {
+		t.Errorf("left: %s", left)
+	}
 	must(t, f.Close())
 	p.emptied()
 }
