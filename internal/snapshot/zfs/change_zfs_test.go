@@ -3,12 +3,13 @@
 package zfs
 
 import (
-	"context"
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"stillpoint/internal/problem"
 	"stillpoint/internal/scratch"
@@ -203,38 +204,47 @@ func TestNoFreeze(t *testing.T) {
 	}
 }
 
-// A pool that is full, or that has a limit of snapshots, says so.
+// A limit of snapshots is not for root, and neither it nor a quota in which nothing can be
+// written any more keeps a snapshot from being made, with all that could be written.
 func TestFull(t *testing.T) {
-	p := newPool(t)
+	p := newPool(t, "-O", "compression=off")
 	p.create("a")
 	p.zfs("set", "snapshot_limit=1", p.name)
 	p.zfs("snapshot", p.name+"@mine")
-	s := take(t, of(p.volume("a"), "."))[0] // root is not limited
+	s := take(t, of(p.volume("a"), "."))[0]
 	must(t, s.Err())
-	f, err := os.Create(p.dir + "/a/large")
+	p.zfs("set", "quota=32M", p.name+"/a")
+	large := filepath.Join(p.dir, "a/large")
+	f, err := os.Create(large)
 	must(t, err)
 	defer f.Close()
-	b := make([]byte, 1<<20)
-	for i := range b {
-		b[i] = byte(i * i >> 8)
+	if err := rewrite(f, 64*mib); !errors.Is(err, syscall.EDQUOT) {
+		t.Fatalf("the quota is not full: %v", err)
 	}
-	p.zfs("set", "compression=off", p.name)
-	p.zfs("set", "quota=64M", p.name+"/a")
-	began := time.Now()
-	for err == nil && time.Since(began) < 2*time.Minute {
-		if _, err = f.Write(b); err == nil {
-			err = f.Sync()
-		}
+	must(t, s.Err())
+	must(t, s.Release(t.Context()))
+	must(t, syncPool(p))
+	want, err := os.ReadFile(large)
+	must(t, err)
+	s = take(t, of(p.volume("a"), "."))[0]
+	reads(t, s, map[string]string{".": "a"})
+	if got, err := os.ReadFile(filepath.Join(s.Root(), "large")); err != nil || !bytes.Equal(got, want) || len(got) < 16*mib {
+		t.Errorf("%d of %d bytes, %v", len(got), len(want), err)
 	}
-	// A snapshot needs nearly nothing, and a quota does not keep it from being made.
-	must(t, s.Release(context.Background()))
-	snaps, err := prepare(t, of(p.volume("a"), ".")).Commit(t.Context())
-	switch {
-	case err != nil:
-		hasCode(t, "commit", err, problem.SnapshotFull)
-	default:
-		must(t, snaps[0].Err())
-		must(t, snaps[0].Release(t.Context()))
+	must(t, s.Err())
+}
+
+// A pool that is filled between Prepare and Commit says that it is full, and nothing is left.
+func TestFullPool(t *testing.T) {
+	p := newPool(t)
+	p.create("a")
+	pending := prepare(t, of(p.volume("a"), "."))
+	p.narrow(64 << 10) // a snapshot must find 144 KiB (dst_space in dsl_synctask.c)
+	_, err := pending.Commit(t.Context())
+	hasCode(t, "commit", err, problem.SnapshotFull)
+	must(t, pending.Abort(t.Context()))
+	if left := p.snapshots() + recordNames(t); left != "" {
+		t.Errorf("left: %s", left)
 	}
 }
 
