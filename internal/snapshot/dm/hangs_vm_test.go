@@ -101,12 +101,13 @@ func TestLostHindered(t *testing.T) {
 		_, err := c.StatusOf(s.tag.as(kindSnapshot).uuid())
 		return errors.Is(err, dm.ErrNone)
 	})
+	r.await("a try that failed, and is not the last", func() bool {
+		s.leaving.Lock()
+		defer s.leaving.Unlock()
+		return s.trying
+	})
 	if is, err := c.Waiting(s.origin.number); err != nil || !slices.Equal(is, other) {
 		t.Errorf("in the slot is %v, %v", is, err)
-	}
-	// The store goes first where nobody hinders us.
-	if _, err := s.origin.real(); err != nil {
-		t.Errorf("what is laid below is gone: %v", err)
 	}
 	r.must(c.Clear(s.origin.number))
 	r.await("the end of all, with no other call", func() bool { return describe(t, nil) == was })

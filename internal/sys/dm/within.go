@@ -58,8 +58,11 @@ func Within(limit time.Duration, call func() error) error {
 // ErrSlow says that what was under way on a device did not end in time.
 var ErrSlow = errors.New("what is under way on the device did not end in time")
 
-// ender is the signal that ends a call: one that nobody else uses.
-const ender = unix.Signal(63)
+// ender is the signal that ends a call: one that nobody sends to a program such as this,
+// and not of those for real time. A thread that waits in a way that no signal ends has it
+// once, however often it is sent; of those each would wait in a queue, and what may lie in
+// the queues of all of a user's programs is limited (RLIMIT_SIGPENDING, signal(7)).
+const ender = unix.SIGPWR
 
 // prepareEnder gives the signal a handler that does nothing, and after which no
 // call begins anew. Since August 2024 (1e1fd567d32f, "dm suspend: return

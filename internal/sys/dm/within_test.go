@@ -2,6 +2,9 @@ package dm
 
 import (
 	"errors"
+	"os"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -39,5 +42,43 @@ func TestWithin(t *testing.T) {
 	}
 	if err := Within(time.Minute, func() error { return ErrNone }); !errors.Is(err, ErrNone) {
 		t.Errorf("one that fails: %v", err)
+	}
+}
+
+// One that no signal ends costs the user nothing of what all programs may have in their
+// queues of signals.
+func TestWithinNoQueue(t *testing.T) {
+	queued := func() int {
+		b, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`(?m)^SigQ:\s*(\d+)/`).FindSubmatch(b)
+		if found == nil {
+			t.Fatalf("no queue in %s", b)
+		}
+		n, err := strconv.Atoi(string(found[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var deaf unix.Sigset_t
+	deaf.Val[(ender-1)/64] = 1 << ((ender - 1) % 64)
+	before := queued()
+	var after int
+	err := Within(10*time.Millisecond, func() error {
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &deaf, nil); err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+		after = queued()
+		return errors.Join(unix.PthreadSigmask(unix.SIG_UNBLOCK, &deaf, nil), unix.EINTR)
+	})
+	if !errors.Is(err, ErrSlow) {
+		t.Errorf("got %v", err)
+	}
+	if after > before+20 { // all of this user's; one is ours
+		t.Errorf("%d signals are queued, and %d were", after, before)
 	}
 }
