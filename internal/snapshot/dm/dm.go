@@ -86,7 +86,7 @@ func (p *Provider) able(ctx context.Context, v volume.Volume) error {
 		return err
 	}
 	if asked, err := o.isAsked(); err != nil || asked {
-		return err
+		return errors.Join(err, o.isSettled())
 	}
 	table, err := c.Table(number)
 	if err != nil {

@@ -78,7 +78,10 @@ func endingOf(c *dm.Control, t tag) *ending {
 func endNow(c *dm.Control, uuid string) error {
 	snap := c.Named(uuid)
 	table, err := snap.Table()
-	if err == nil && len(table) > 0 && table[0].Type != "error" {
+	switch {
+	case err == nil && len(table) == 0: // the one in its slot holds what is laid below
+		err = snap.Clear()
+	case err == nil && !isError(table):
 		err = makeError(snap, dm.Sectors(table))
 	}
 	if err == nil {
@@ -90,17 +93,27 @@ func endNow(c *dm.Control, uuid string) error {
 	return ignore(err, dm.ErrNone)
 }
 
-// makeError lets a snapshot be one no more. Nobody else has to do with its table.
-func makeError(snap dm.Named, sectors uint64) (err error) {
-	for range exchangeTries {
-		if err = snap.Load([]dm.Target{{Length: sectors, Type: "error"}}, true); err != nil {
-			return err
+// makeError lets a snapshot be one no more. Nobody else has to do with its table but another
+// process of ours that ends it, too. The two may take the table in the slot from each other, so
+// that a call succeeds with none, or says that there is no device: only a look tells whether
+// it has ended.
+func makeError(snap dm.Named, sectors uint64) error {
+	for try := 1; ; try++ {
+		err := snap.Load([]dm.Target{{Length: sectors, Type: "error"}}, true)
+		if err == nil {
+			err = dm.Within(exchangePatience, func() error { return snap.Resume(dm.Alone) })
 		}
-		err = dm.Within(exchangePatience, func() error { return snap.Resume(dm.Alone) })
-		if !errors.Is(err, dm.ErrSlow) && !errors.Is(err, syscall.EINVAL) {
+		table, terr := snap.Table()
+		switch passing := err == nil || errors.Is(err, dm.ErrSlow) || errors.Is(err, syscall.EINVAL) || errors.Is(err, dm.ErrNone); {
+		case terr != nil: // or it is gone
+			return terr
+		case isError(table):
+			return nil
+		case !passing:
 			return err
+		case try == exchangeTries:
+			return fmt.Errorf("end a snapshot: %w, %d times", dm.ErrSlow, try)
 		}
 		time.Sleep(exchangePatience / 2) // those go on who read it
 	}
-	return err
 }

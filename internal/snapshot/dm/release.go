@@ -135,7 +135,7 @@ func (t *target) unlay(ctx context.Context) error {
 	if t.made {
 		return release(ctx, t.set.control, t.tag)
 	}
-	return t.origin.clear(ctx)
+	return t.origin.clear(ctx, tag{})
 }
 
 // closeRoot is called with mu held.
@@ -162,7 +162,7 @@ func release(ctx context.Context, c *dm.Control, t tag) error {
 		}
 	}
 	fault.Point("dm:snapshot-removed")
-	if err := (origin{c, t.origin}).clear(ctx); err != nil {
+	if err := (origin{c, t.origin}).clear(ctx, t); err != nil {
 		return err
 	}
 	fault.Point("dm:origin-restored")
@@ -177,31 +177,36 @@ func removeStore(c *dm.Control, t tag) error {
 	return removeDevice(c, s)
 }
 
-// clear takes away what is laid below an origin that has no snapshot, under all locks.
-func (o origin) clear(ctx context.Context) error {
+// clear takes away what is laid below an origin that has no snapshot, under all locks. The
+// one that has ended before that is none, though its device may be there still.
+func (o origin) clear(ctx context.Context, ended tag) error {
+	if err := o.awaitEnds(ctx, ended); err != nil {
+		return err
+	}
 	return allLocked(ctx, o.control, o.number, func() error {
-		if more, err := isNeeded(o.control, o.number); more || err != nil {
+		if more, err := o.isNeeded(ended); more || err != nil {
 			return err
 		}
 		return o.restore()
 	})
 }
 
-// isNeeded tells whether there is a snapshot of an origin, of whichever process.
-func isNeeded(c *dm.Control, number dm.Number) (bool, error) {
-	all, err := devices(c)
+// isNeeded tells whether there is a snapshot of an origin, of whichever process, but for one
+// that has ended.
+func (o origin) isNeeded(ended tag) (bool, error) {
+	all, err := devices(o.control)
 	if err != nil {
 		return false, err
 	}
 	for _, d := range all {
-		if !d.ours || d.tag.kind != kindSnapshot || d.tag.origin != number {
+		if !d.isSnapshotOf(o) || d.tag == ended.as(kindSnapshot) {
 			continue
 		}
-		table, err := c.Table(d.Number)
+		table, err := o.control.Table(d.Number)
 		if err != nil && !errors.Is(err, dm.ErrNone) {
 			return false, err
 		}
-		if len(table) == 1 && table[0].Type == "error" {
+		if isError(table) {
 			continue // it has ended, and is still read
 		}
 		return true, nil

@@ -16,6 +16,12 @@ func (n Named) Load(table []Target, readOnly bool) error {
 	return err
 }
 
+// Clear is Control.Clear.
+func (n Named) Clear() error {
+	_, err := n.call("clear ", cmdClear, request{})
+	return err
+}
+
 // Resume is Control.Resume.
 func (n Named) Resume(udev UdevFlags) error {
 	_, err := n.call("resume ", cmdSuspend, resuming(Number{}, udev))
