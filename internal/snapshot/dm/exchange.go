@@ -103,7 +103,9 @@ func resume(c *dm.Control, n dm.Number, udev dm.UdevFlags) error {
 const removePatience = 5 * time.Second
 
 // removeDevice removes a device of ours that nobody has open for longer. It goes by the
-// UUID, as others who take away the same do meanwhile; those of tests may have none.
+// UUID, as others who take away the same do meanwhile; those of tests may have none. The one
+// below an origin has the same UUID each time, and is made and removed under all locks; of
+// the others, see endNow.
 func removeDevice(c *dm.Control, d dm.Device) error {
 	remove := c.Named(d.UUID).Remove
 	if d.UUID == "" {

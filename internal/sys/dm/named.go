@@ -1,7 +1,8 @@
 package dm
 
 // A Named is a device by its UUID. A number may be another device's by now, when somebody
-// has removed the device; a UUID is that of one device for ever, when no two get the same.
+// has removed the device. A UUID is another one's only when who makes devices has given it
+// twice, which is for that one to see to.
 type Named struct {
 	c    *Control
 	uuid string
