@@ -2,6 +2,7 @@ package dm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,6 +36,43 @@ func (o origin) isSettled() error {
 		return ignore(err, dm.ErrNone)
 	}
 	return o.settles(real)
+}
+
+// clear takes away what is laid below an origin that has no snapshot, under all locks. The
+// one that has ended before that is none, though its device may be there still.
+func (o origin) clear(ctx context.Context, ended tag) error {
+	if err := o.awaitEnds(ctx, ended); err != nil {
+		return err
+	}
+	return allLocked(ctx, o.control, o.number, func() error {
+		if more, err := o.isNeeded(ended); more || err != nil {
+			return err
+		}
+		return o.restore()
+	})
+}
+
+// isNeeded tells whether there is a snapshot of an origin, of whichever process, but for one
+// that has ended.
+func (o origin) isNeeded(ended tag) (bool, error) {
+	all, err := devices(o.control)
+	if err != nil {
+		return false, err
+	}
+	for _, d := range all {
+		if !d.isSnapshotOf(o) || d.tag == ended.as(kindSnapshot) {
+			continue
+		}
+		table, err := o.control.Table(d.Number)
+		if err != nil && !errors.Is(err, dm.ErrNone) {
+			return false, err
+		}
+		if isError(table) {
+			continue // it has ended, and is still read
+		}
+		return true, nil
+	}
+	return false, nil
 }
 
 // awaitEnds waits for a while, with no lock, for the ends of earlier snapshots, where the
