@@ -75,13 +75,17 @@ func (o origin) isNeeded(ended tag) (bool, error) {
 	return false, nil
 }
 
-// awaitEnds waits for a while, with no lock, for the ends of earlier snapshots, where the
-// origin is to get its table back.
+// awaitEnds is awaitSettled where the origin is to get its table back.
 func (o origin) awaitEnds(ctx context.Context, ended tag) error {
+	if more, err := o.isNeeded(ended); more || err != nil {
+		return err
+	}
+	return o.awaitSettled(ctx)
+}
+
+// awaitSettled is isSettled after a longer while. No lock is held.
+func (o origin) awaitSettled(ctx context.Context) error {
 	for began := time.Now(); ; {
-		if more, err := o.isNeeded(ended); more || err != nil {
-			return err
-		}
 		err := o.isSettled()
 		if err == nil || time.Since(began) > removePatience {
 			return err
