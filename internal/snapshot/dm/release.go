@@ -134,7 +134,9 @@ func (t *target) strip(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	for _, s := range []*store{t.store, t.spare} {
-		if s != nil && s.file != nil { // its last close waits for the disk
+		// Not before: what it takes from others is looked at until then, and its last close,
+		// which waits for the disk, is not to be that of a loop device.
+		if t.bare.Load() && s != nil && s.file != nil {
 			t.chores = append(t.chores, begin(s.file.Close))
 			s.file = nil
 		}
