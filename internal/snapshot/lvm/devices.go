@@ -39,7 +39,7 @@ func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, er
 		{Start: o.sectors, Length: tail, Type: "linear", Params: d.lower.Number.String() + " 0"},
 	}
 	if d.upper, err = makeDevice(c, name+"-shown", dmUUID(lv)+upperSuffix, d.table...); err != nil {
-		return nil, errors.Join(err, removeLower(c, d.lower))
+		return nil, errors.Join(err, removeSoon(c, d.lower))
 	}
 	return d, nil
 }
@@ -66,7 +66,7 @@ func makeDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device
 		err = c.Resume(d.Number, dm.Alone)
 	}
 	if err != nil {
-		return d, errors.Join(err, c.Remove(d.Number, dm.Alone))
+		return d, errors.Join(err, removeSoon(c, d))
 	}
 	return d, nil
 }
@@ -106,11 +106,21 @@ func (d *devices) blind(c *dm.Control) error {
 // disks that do not answer it does not end.
 const exchangePatience = 10 * time.Second
 
-// exchange gives a device of ours another table.
+// exchange gives a device of ours another table, or leaves it as it was.
 func exchange(c *dm.Control, d dm.Device, table []dm.Target) error {
 	if err := c.Load(d.Number, table, true); err != nil {
 		return err
 	}
+	err := resume(c, d)
+	if err != nil {
+		// The kernel may have refused the table when the device was suspended already,
+		// and whoever reads it would wait for ever.
+		return errors.Join(err, c.Clear(d.Number), resume(c, d))
+	}
+	return nil
+}
+
+func resume(c *dm.Control, d dm.Device) error {
 	return dm.Within(exchangePatience, func() error { return c.Resume(d.Number, dm.Alone) })
 }
 
@@ -136,7 +146,7 @@ func (d *devices) remove(c *dm.Control) error {
 	for _, one := range []struct {
 		device dm.Device
 		remove func(*dm.Control, dm.Device) error
-	}{{d.upper, removeUpper}, {d.lower, removeLower}} {
+	}{{d.upper, removeUpper}, {d.lower, removeSoon}} {
 		there, err := is(c, one.device)
 		if err == nil {
 			err = one.remove(c, there)
@@ -166,10 +176,11 @@ func removeUpper(c *dm.Control, upper dm.Device) error {
 	return nil
 }
 
-// removeLower waits a little for who looks at all devices, such as udev.
-func removeLower(c *dm.Control, lower dm.Device) error {
+// removeSoon removes one that is in use by nothing of ours. It waits a little for who
+// looks at all devices, such as udev.
+func removeSoon(c *dm.Control, d dm.Device) error {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		err := c.Remove(lower.Number, dm.Alone)
+		err := c.Remove(d.Number, dm.Alone)
 		if err == nil || errors.Is(err, dm.ErrNone) {
 			return nil
 		}

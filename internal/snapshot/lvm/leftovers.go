@@ -173,7 +173,7 @@ func (l *leftover) release(ctx context.Context) error {
 		}
 	}
 	if lower, err := c.StatusOf(dmUUID(l.lv)); err == nil && l.lv.Type != roomType { // which is LVM's own
-		if err := removeLower(c, lower); err != nil {
+		if err := removeSoon(c, lower); err != nil {
 			return err
 		}
 	}
