@@ -58,27 +58,43 @@ func makeLower(c *dm.Control, name, uuid string) (d dm.Device, blank []dm.Target
 
 // makeDevice makes a device, read-only, that udev leaves alone.
 func makeDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
+	d, err := loadDevice(c, name, uuid, table...)
+	if err != nil {
+		return d, err
+	}
+	return d, start(c, d)
+}
+
+// loadDevice makes one that has its table, and does not show it yet.
+func loadDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
 	d, err := c.Create(name, uuid)
 	if err != nil {
 		return d, err
 	}
-	if err = c.Load(d.Number, table, true); err == nil {
-		err = c.Resume(d.Number, dm.Alone)
-	}
-	if err != nil {
+	if err := c.Load(d.Number, table, true); err != nil {
 		return d, errors.Join(err, removeSoon(c, d))
 	}
 	return d, nil
+}
+
+// start has it show its table, or removes it. Somebody may have it open by now.
+func start(c *dm.Control, d dm.Device) error {
+	if err := c.Resume(d.Number, dm.Alone); err != nil {
+		return errors.Join(err, removeSoon(c, d))
+	}
+	return nil
 }
 
 // unchanged makes sure that the device that is mounted is still what it was made.
 func (d *devices) unchanged(c *dm.Control) error {
 	table, err := c.Table(d.upper.Number)
 	if err != nil || !slices.Equal(table, d.table) {
-		return errors.Join(errors.New("somebody has changed its device"), err)
+		return changed(err)
 	}
 	return nil
 }
+
+func changed(why error) error { return errors.Join(errors.New("somebody has changed its device"), why) }
 
 // cover makes the lower one again what it was made, where LVM has given it the volume
 // that it stands for, as vgrename does: udev then finds in it the file system of the
@@ -97,9 +113,16 @@ func (d *devices) cover(c *dm.Control) error {
 
 // blind lets go of the snapshot. LVM's volume stays in use.
 func (d *devices) blind(c *dm.Control) error {
-	table := slices.Clone(d.table)
-	table[0] = dm.Target{Length: table[0].Length, Type: "error"}
-	return exchange(c, d.upper, table)
+	blind := slices.Clone(d.table)
+	blind[0] = dm.Target{Length: blind[0].Length, Type: "error"}
+	table, err := c.Table(d.upper.Number)
+	if err == nil && slices.Equal(table, blind) {
+		return nil
+	}
+	if err != nil || !slices.Equal(table, d.table) {
+		return changed(err)
+	}
+	return exchange(c, d.upper, blind)
 }
 
 // exchangePatience is how long is waited for what is under way on a device of ours. On
