@@ -173,9 +173,9 @@ func (t *target) Err() error {
 	shown := t.ready()
 	defer t.mu.Unlock()
 	switch {
-	case t.released:
+	case t.released, t.leaving && t.err == nil:
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
-	case shown:
+	case shown && !t.leaving:
 		if err := t.look(); problem.Is(err, problem.PoolFull) {
 			t.giveUp(err)
 		} else if err != nil {
