@@ -152,16 +152,16 @@ func (l *leftover) Release(ctx context.Context) error {
 }
 
 func (l *leftover) release(ctx context.Context) error {
+	if l.laid != nil { // which may wait for a disk, and others may do it at the same time
+		if err := l.laid.Release(ctx); err != nil {
+			return err
+		}
+	}
 	unlock, err := lockLeftovers(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if l.laid != nil {
-		if err := l.laid.Release(ctx); err != nil {
-			return err
-		}
-	}
 	c, err := dm.Open()
 	if err != nil {
 		return err
