@@ -299,3 +299,33 @@ func TestGivenUpLater(t *testing.T) {
 	})
 	given(t, s)
 }
+
+// Somebody has removed the logical volume, and its number in the pool is another one's by
+// now: that is left alone when the snapshot is given up, which nobody has asked for yet.
+func TestGivenUpOfAnother(t *testing.T) {
+	g := newGroup(t, 300)
+	v := g.thin(t, "a", "ext4")
+	s := take(t, New(hostTable), "another", v)[0].(*target)
+	scratch.Run(t, "lvremove", "--yes", "-q", s.place.lv.full())
+	scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--thin", "-V", "16m", "-n", "d", g.name+"/pool")
+	if n := strings.TrimSpace(scratch.Run(t, "lvs", "--noheadings", "-o", "thin_id", g.name+"/d")); n != fmt.Sprint(s.place.thin) {
+		t.Fatalf("the number %s is not %d: this test proves nothing", n, s.place.thin)
+	}
+	if err := os.WriteFile("/dev/"+g.name+"/d", []byte("of somebody else"), 0); err != nil {
+		t.Fatal(err)
+	}
+	scratch.Run(t, "lvchange", "-an", g.name+"/d")
+	s.mu.Lock()
+	s.giveUp(problem.Newf(problem.PoolFull, "pool", "planted"))
+	s.mu.Unlock()
+	until(t, "the word of LVM", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.emptied && s.devices == nil
+	})
+	given(t, s)
+	scratch.Run(t, "lvchange", "-ay", g.name+"/d")
+	if b, err := os.ReadFile("/dev/" + g.name + "/d"); err != nil || !strings.HasPrefix(string(b), "of somebody else") {
+		t.Errorf("the volume of somebody else is gone: %v", err)
+	}
+}
