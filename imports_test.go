@@ -58,13 +58,14 @@ var may = map[string]string{
 	"internal/thinpool":              "internal/volume internal/sys/dm",
 	"internal/snapshot":              "internal/volume internal/problem internal/sys/file",
 	"internal/snapshot/frozen":       "internal/guard internal/problem internal/sys/freeze internal/sys/process",
+	"internal/snapshot/ebb":          "",
 	"internal/snapshot/bequest":      "internal/guard internal/problem internal/snapshot",
 	"internal/snapshot/direct":       "internal/snapshot internal/problem internal/sys/file internal/sys/flagfile internal/sys/inode",
 	"internal/snapshot/btrfs":        "internal/snapshot internal/volume internal/problem internal/fault internal/sys/btrfs internal/sys/mount internal/sys/file",
-	"internal/snapshot/zfs":          "internal/snapshot internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
+	"internal/snapshot/zfs":          "internal/snapshot internal/snapshot/ebb internal/volume internal/problem internal/fault internal/sys/zfs internal/sys/mount internal/sys/file internal/tool",
 	"internal/snapshot/device":       "internal/problem internal/sys/blockdev internal/sys/mount",
 	"internal/snapshot/dm":           "internal/guard internal/snapshot internal/snapshot/bequest internal/thinpool internal/volume internal/problem internal/fault internal/cachefile internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/sys/key internal/sys/loop",
-	"internal/snapshot/lvm":          "internal/cachefile internal/snapshot/dm internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/sys/blockdev internal/sys/dm internal/sys/file internal/thinpool internal/tool internal/volume",
+	"internal/snapshot/lvm":          "internal/cachefile internal/snapshot/dm internal/fault internal/guard internal/problem internal/snapshot internal/snapshot/bequest internal/snapshot/device internal/snapshot/frozen internal/snapshot/ebb internal/sys/blockdev internal/sys/dm internal/sys/file internal/thinpool internal/tool internal/volume",
 	"internal/snapshot/fake":         "internal/snapshot internal/volume internal/problem internal/sys/file",                                                        // for tests
 	"internal/snapshot/snapshottest": "internal/snapshot internal/volume internal/problem internal/sys/file internal/sys/freeze internal/sys/writing internal/tool", // for tests
 

@@ -1,20 +1,18 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"stillpoint/internal/snapshot"
 )
 
-// unburden deletes what killed processes have left of snapshots with cache files:
-// originals would go on being kept, which costs writers time and the cache file's
-// volume room, and nobody watches over either any more. What holds no writer up waits
-// for the next backup.
+// unburden deletes what killed processes have left. Nobody watches over it any more: with
+// a cache file or a room originals go on being kept, which costs writers time, and what
+// lies in the pool of live volumes fills that.
 func (r *Resident) unburden(ctx context.Context) {
-	for _, p := range r.o.Providers {
-		if _, has := p.(snapshot.CacheChooser); !has {
-			continue
-		}
+	for _, p := range slices.SortedStableFunc(slices.Values(r.o.Providers), heavier) {
 		left, err := p.Leftovers(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.o.Log.Warn("looking for snapshots of killed processes", "provider", p.Name(), "error", err)
@@ -25,4 +23,17 @@ func (r *Resident) unburden(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// heavier puts those with cache files first: they ask no program, which may take its time,
+// and writers wait for what they have left.
+func heavier(a, b snapshot.Provider) int {
+	return cmp.Compare(weight(b), weight(a))
+}
+
+func weight(p snapshot.Provider) int {
+	if _, has := p.(snapshot.CacheChooser); has {
+		return 1
+	}
+	return 0
 }

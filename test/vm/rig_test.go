@@ -148,6 +148,15 @@ func (r *rig) soon(script string) string {
 	}
 }
 
+// backUpTo begins a backup by a program with faults, in the unit backup, and returns when it
+// is at a step, where it stays until /run/reached is removed.
+func (r *rig) backUpTo(point, script string) {
+	r.Helper()
+	r.must("rm -f /run/reached\n" + `systemd-run --quiet --collect --unit=backup --setenv=STILLPOINT_REPO=$STILLPOINT_REPO --setenv=STILLPOINT_PASSWORD="$STILLPOINT_PASSWORD" --setenv=HOME=/root ` +
+		"--setenv=STILLPOINT_FAULT=wait:" + point + " --setenv=STILLPOINT_FAULT_WAIT=15m --setenv=STILLPOINT_FAULT_REACHED=/run/reached sh -c '" + script + "'")
+	r.must(reached)
+}
+
 // figures are what `guest figures` prints.
 type figures struct {
 	Records, Payments int64

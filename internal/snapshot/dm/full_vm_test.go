@@ -32,7 +32,8 @@ type writer struct {
 	quit, ended chan struct{}
 	err         error
 	longest     time.Duration
-	forget      atomic.Bool // how long it took until now
+	at          time.Time   // when that began
+	afresh      atomic.Bool // what was before matters no more
 	bytes       atomic.Int64
 	size        atomic.Int64 // of the part that is written to
 }
@@ -61,8 +62,11 @@ func (r *rig) write(size int64) *writer {
 					return
 				}
 			}
-			if w.longest = max(w.longest, time.Since(began)); w.forget.Swap(false) {
+			if w.afresh.CompareAndSwap(true, false) {
 				w.longest = 0
+			}
+			if took := time.Since(began); took > w.longest {
+				w.longest, w.at = took, began
 			}
 		}
 	}()
@@ -124,21 +128,23 @@ func TestFull(t *testing.T) {
 	r.must(err)
 	const size = 150 << 20
 	r.fill(size)
+	run(t, "sync", "--file-system", r.vs[0].Dir)
 	w, machine := r.write(4<<20), r.pulse(other[0].Dir)
 	r.await("the writer", func() bool { return w.bytes.Load() > 8<<20 })
+	w.afresh.Store(true)
 	before := time.Now()
 	s, err := r.try()
 	for tries := 1; problem.CodeOf(err) == problem.FreezeBlocked && tries < 10; tries++ {
 		// Who writes has waited for the guard, on a machine with too much to do.
 		since := w.bytes.Load()
 		r.await("the writer", func() bool { return w.bytes.Load() > since+2<<20 })
-		w.forget.Store(true)
-		r.await("that it is forgotten", func() bool { return !w.forget.Load() })
+		w.afresh.Store(true)
+		r.await("that it is forgotten", func() bool { return !w.afresh.Load() })
 		before = time.Now()
 		s, err = r.try()
 	}
 	r.must(err)
-	taken := time.Now()
+	taken, held := time.Now(), s.Parts()[0].Held
 	if b, err := os.ReadFile(filepath.Join(s.Root(), "small")); err != nil || string(b) != "small" {
 		t.Errorf("at first it reads %q, %v", b, err)
 	}
@@ -155,6 +161,7 @@ func TestFull(t *testing.T) {
 	})
 	w.end(t)
 	machine.end(t)
+	t.Logf("the longest began %v after the beginning of Prepare, the volume was suspended for %v, and Resume ended after %v", w.at.Sub(before), held, taken.Sub(before))
 	most := mostWait
 	if machine.longest < idle {
 		most = promised

@@ -91,6 +91,7 @@ func (s *set) commitAt(ctx context.Context, instant time.Time) ([]snapshot.Snaps
 	if err := s.hold.InTime(); err != nil {
 		return nil, coded(s.id, err)
 	}
+	s.watch = watch(s) // also where this fails, until all is undone
 	for _, t := range s.targets {
 		if err := t.take(s.control); err != nil {
 			return nil, err
@@ -108,7 +109,6 @@ func (s *set) commitAt(ctx context.Context, instant time.Time) ([]snapshot.Snaps
 		return nil, problem.Newf(problem.SnapshotFailed, s.id, "the set was aborted while its snapshots were made")
 	}
 	s.state = taken
-	s.watch = watch(s)
 	var snaps []snapshot.Snapshot
 	for _, t := range s.targets {
 		snaps = append(snaps, t)

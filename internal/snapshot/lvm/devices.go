@@ -39,7 +39,7 @@ func makeDevices(c *dm.Control, lv logical, o origin, thin uint64) (*devices, er
 		{Start: o.sectors, Length: tail, Type: "linear", Params: d.lower.Number.String() + " 0"},
 	}
 	if d.upper, err = makeDevice(c, name+"-shown", dmUUID(lv)+upperSuffix, d.table...); err != nil {
-		return nil, errors.Join(err, removeLower(c, d.lower))
+		return nil, errors.Join(err, removeSoon(c, d.lower))
 	}
 	return d, nil
 }
@@ -58,27 +58,43 @@ func makeLower(c *dm.Control, name, uuid string) (d dm.Device, blank []dm.Target
 
 // makeDevice makes a device, read-only, that udev leaves alone.
 func makeDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
+	d, err := loadDevice(c, name, uuid, table...)
+	if err != nil {
+		return d, err
+	}
+	return d, start(c, d)
+}
+
+// loadDevice makes one that has its table, and does not show it yet.
+func loadDevice(c *dm.Control, name, uuid string, table ...dm.Target) (dm.Device, error) {
 	d, err := c.Create(name, uuid)
 	if err != nil {
 		return d, err
 	}
-	if err = c.Load(d.Number, table, true); err == nil {
-		err = c.Resume(d.Number, dm.Alone)
-	}
-	if err != nil {
-		return d, errors.Join(err, c.Remove(d.Number, dm.Alone))
+	if err := c.Load(d.Number, table, true); err != nil {
+		return d, errors.Join(err, removeSoon(c, d))
 	}
 	return d, nil
+}
+
+// start has it show its table, or removes it. Somebody may have it open by now.
+func start(c *dm.Control, d dm.Device) error {
+	if err := c.Resume(d.Number, dm.Alone); err != nil {
+		return errors.Join(err, removeSoon(c, d))
+	}
+	return nil
 }
 
 // unchanged makes sure that the device that is mounted is still what it was made.
 func (d *devices) unchanged(c *dm.Control) error {
 	table, err := c.Table(d.upper.Number)
 	if err != nil || !slices.Equal(table, d.table) {
-		return errors.Join(errors.New("somebody has changed its device"), err)
+		return changed(err)
 	}
 	return nil
 }
+
+func changed(why error) error { return errors.Join(errors.New("somebody has changed its device"), why) }
 
 // cover makes the lower one again what it was made, where LVM has given it the volume
 // that it stands for, as vgrename does: udev then finds in it the file system of the
@@ -97,20 +113,37 @@ func (d *devices) cover(c *dm.Control) error {
 
 // blind lets go of the snapshot. LVM's volume stays in use.
 func (d *devices) blind(c *dm.Control) error {
-	table := slices.Clone(d.table)
-	table[0] = dm.Target{Length: table[0].Length, Type: "error"}
-	return exchange(c, d.upper, table)
+	blind := slices.Clone(d.table)
+	blind[0] = dm.Target{Length: blind[0].Length, Type: "error"}
+	table, err := c.Table(d.upper.Number)
+	if err == nil && slices.Equal(table, blind) {
+		return nil
+	}
+	if err != nil || !slices.Equal(table, d.table) {
+		return changed(err)
+	}
+	return exchange(c, d.upper, blind)
 }
 
 // exchangePatience is how long is waited for what is under way on a device of ours. On
 // disks that do not answer it does not end.
 const exchangePatience = 10 * time.Second
 
-// exchange gives a device of ours another table.
+// exchange gives a device of ours another table, or leaves it as it was.
 func exchange(c *dm.Control, d dm.Device, table []dm.Target) error {
 	if err := c.Load(d.Number, table, true); err != nil {
 		return err
 	}
+	err := resume(c, d)
+	if err != nil {
+		// The kernel may have refused the table when the device was suspended already,
+		// and whoever reads it would wait for ever.
+		return errors.Join(err, c.Clear(d.Number), resume(c, d))
+	}
+	return nil
+}
+
+func resume(c *dm.Control, d dm.Device) error {
 	return dm.Within(exchangePatience, func() error { return c.Resume(d.Number, dm.Alone) })
 }
 
@@ -136,7 +169,7 @@ func (d *devices) remove(c *dm.Control) error {
 	for _, one := range []struct {
 		device dm.Device
 		remove func(*dm.Control, dm.Device) error
-	}{{d.upper, removeUpper}, {d.lower, removeLower}} {
+	}{{d.upper, removeUpper}, {d.lower, removeSoon}} {
 		there, err := is(c, one.device)
 		if err == nil {
 			err = one.remove(c, there)
@@ -166,10 +199,11 @@ func removeUpper(c *dm.Control, upper dm.Device) error {
 	return nil
 }
 
-// removeLower waits a little for who looks at all devices, such as udev.
-func removeLower(c *dm.Control, lower dm.Device) error {
+// removeSoon removes one that is in use by nothing of ours. It waits a little for who
+// looks at all devices, such as udev.
+func removeSoon(c *dm.Control, d dm.Device) error {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		err := c.Remove(lower.Number, dm.Alone)
+		err := c.Remove(d.Number, dm.Alone)
 		if err == nil || errors.Is(err, dm.ErrNone) {
 			return nil
 		}

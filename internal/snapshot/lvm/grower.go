@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"stillpoint/internal/problem"
 	stack "stillpoint/internal/snapshot/dm"
@@ -20,6 +21,7 @@ type grower struct {
 	size   int64  // bytes
 	was    int64  // bytes of the device when it was looked at first; 0 where it is not active
 	isThin bool   // a pool that the kernel tells of how full it is
+	tide   *tide  // of such a pool
 }
 
 // growersOf are those of a group among its logical volumes. The first letter of lv_attr
@@ -38,7 +40,7 @@ func growersOf(lvs []logical, groupUUID string) (all []grower, err error) {
 			return nil, err
 		}
 		name := lv.Group + "/" + strings.Trim(lv.Name, "[]")
-		all = append(all, grower{name: name, uuid: dmUUID(lv) + suffix, size: size, isThin: suffix == "-tpool"})
+		all = append(all, grower{name: name, uuid: dmUUID(lv) + suffix, size: size, isThin: suffix == "-tpool", tide: &tide{}})
 	}
 	return all, nil
 }
@@ -55,7 +57,7 @@ func (s *space) keepFor(c *dm.Control, all []grower) error {
 	s.keep, s.keptFor = (largest.size/5+s.extent-1)/s.extent, largest.name
 	for i := range all {
 		all[i].was, _ = all[i].now(c)
-		if err := all[i].roomy(c, 2); err != nil {
+		if err := all[i].lasts(c, func(p pool) error { return p.roomy(all[i].name, 2) }); err != nil {
 			return s.short(fmt.Errorf("%s may need all of its free extents: %w", all[i].name, err))
 		}
 	}
@@ -70,7 +72,7 @@ func (s *space) starving(c *dm.Control) error {
 		if is, err := g.now(c); err == nil && g.was > 0 { // or nobody fills it
 			grown += max(0, is-g.was)
 		}
-		if err := g.roomy(c, 1); err != nil {
+		if err := g.lasts(c, func(p pool) error { return g.tide.roomy(time.Now(), p, g.name) }); err != nil {
 			return problem.New(problem.PoolFull, g.name, fmt.Errorf("the free extents of its volume group are given back: %w", err))
 		}
 	}
@@ -90,8 +92,8 @@ func (g grower) now(c *dm.Control) (int64, error) {
 	return int64(dm.Sectors(table) * 512), err
 }
 
-// roomy is nil while a thin pool has so many times its reserve left, or is not active.
-func (g grower) roomy(c *dm.Control, times uint64) error {
+// lasts is what is said of a thin pool as it is, or nil where it is not active.
+func (g grower) lasts(c *dm.Control, say func(pool) error) error {
 	if !g.isThin {
 		return nil
 	}
@@ -103,7 +105,7 @@ func (g grower) roomy(c *dm.Control, times uint64) error {
 	if err != nil || p.uuid != g.uuid {
 		return nil
 	}
-	return p.roomy(g.name, times)
+	return say(p)
 }
 
 // Starving is why the room is to be given back at once, if it is.

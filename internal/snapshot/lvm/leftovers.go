@@ -152,16 +152,16 @@ func (l *leftover) Release(ctx context.Context) error {
 }
 
 func (l *leftover) release(ctx context.Context) error {
+	if l.laid != nil { // which may wait for a disk, and others may do it at the same time
+		if err := l.laid.Release(ctx); err != nil {
+			return err
+		}
+	}
 	unlock, err := lockLeftovers(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if l.laid != nil {
-		if err := l.laid.Release(ctx); err != nil {
-			return err
-		}
-	}
 	c, err := dm.Open()
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (l *leftover) release(ctx context.Context) error {
 		}
 	}
 	if lower, err := c.StatusOf(dmUUID(l.lv)); err == nil && l.lv.Type != roomType { // which is LVM's own
-		if err := removeLower(c, lower); err != nil {
+		if err := removeSoon(c, lower); err != nil {
 			return err
 		}
 	}

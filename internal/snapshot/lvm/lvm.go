@@ -79,7 +79,7 @@ func (p *Provider) Check(ctx context.Context, v volume.Volume) error {
 	if err := o.known(v, lvs); err != nil {
 		return err
 	}
-	return o.pool.roomy(o.lv.Group+"/"+o.lv.Pool, 2)
+	return o.pool.lets(o.lv.Group+"/"+o.lv.Pool, o.mapped)
 }
 
 // candidate says why a volume cannot be on a thin logical volume that could be
@@ -122,6 +122,7 @@ type origin struct {
 	number  dm.Number // of its device
 	sectors uint64
 	thin    uint64 // its number in the pool
+	mapped  uint64 // sectors that it has there
 	pool    pool
 }
 
@@ -160,6 +161,9 @@ func find(c *dm.Control, v volume.Volume) (o origin, err error) {
 	}
 	if err := unreplayed(v, d); err != nil {
 		return o, err
+	}
+	if o.mapped, err = mapped(c, n); err != nil {
+		return o, problem.New(problem.SnapshotFailed, id, err)
 	}
 	if o.pool, err = poolState(c, o.pool.number); err != nil {
 		return o, problem.New(problem.SnapshotFailed, id, err)

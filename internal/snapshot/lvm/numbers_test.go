@@ -48,7 +48,7 @@ func TestNumbers(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				f.Close()
-				if err := removeLower(c, d); err != nil { // which waits for udev
+				if err := removeSoon(c, d); err != nil { // which waits for udev
 					t.Error(err)
 				}
 			})

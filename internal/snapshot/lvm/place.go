@@ -21,6 +21,15 @@ type place struct {
 	lv    logical
 	proof string
 	thin  uint64 // its number in the pool
+
+	transaction string // of the pool, before LVM has said that
+}
+
+// in tells whether LVM has the place as it was made.
+func (p *place) in(lvs []logical) bool {
+	return slices.ContainsFunc(lvs, func(lv logical) bool {
+		return lv.UUID == p.lv.UUID && lv.Thin == strconv.FormatUint(p.thin, 10)
+	})
 }
 
 // makePlaces makes an empty thin volume for each target, and has the pools forget
@@ -34,6 +43,13 @@ func (s *set) makePlaces(ctx context.Context) error {
 		if err := t.makePlace(ctx, by); err != nil {
 			return err
 		}
+	}
+	for _, t := range s.targets {
+		p, err := t.origin.pool.now(s.control)
+		if err != nil {
+			return t.failed("make its place", err)
+		}
+		t.place.transaction = p.transaction
 	}
 	lvs, err := s.console.list(ctx, "-S", "lv_tags=\""+tagSet+s.id+"\"")
 	if err != nil {
@@ -156,29 +172,4 @@ func openOn(path, number string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("%s shows another device", path), err)
 	}
 	return f, nil
-}
-
-// empty takes the snapshot out of its place, whoever still reads it. What it does
-// not do, Release does, and says so.
-func (t *target) empty() {
-	c := t.set.control
-	emptied := t.devices != nil && t.devices.unchanged(c) == nil && t.devices.blind(c) == nil &&
-		t.origin.pool.tell(c, "delete %d", t.place.thin) == nil
-	if err := t.hide(); err != nil || emptied {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_ = removeVolume(ctx, t.set.console, t.place.lv, t.place.proof)
-}
-
-// forget has the pool forget a snapshot whose logical volume somebody has removed,
-// perhaps before it was taken: unless the number is another volume's by now, in
-// whatever pool of the group, since pools can be renamed. Left there, the next volume
-// that LVM makes would get its number, and the pool a transaction that fails.
-func (t *target) forget(ctx context.Context) {
-	lvs, err := t.set.console.list(ctx, "-S", fmt.Sprintf(`vg_uuid="%s" && thin_id=%d`, t.place.lv.GroupUUID, t.place.thin))
-	if err == nil && len(lvs) == 0 {
-		_ = t.origin.pool.tell(t.set.control, "delete %d", t.place.thin)
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"stillpoint/internal/problem"
 	"stillpoint/internal/sys/dm"
 	"stillpoint/internal/thinpool"
 )
@@ -19,6 +18,7 @@ type pool struct {
 	used, all      uint64 // blocks
 	metaUsed, meta uint64
 	trouble        string // what is wrong with it
+	transaction    string // the last that LVM has made in it, to add or to remove volumes
 }
 
 // poolState asks a pool how full it is. It reads no disk and waits for nothing.
@@ -51,13 +51,24 @@ func poolState(c *dm.Control, n dm.Number) (pool, error) {
 	return p, p.read(state[0].Params)
 }
 
-// now asks the same pool again.
+// now asks the same pool again. What its blocks are it keeps for life.
 func (p pool) now(c *dm.Control) (pool, error) {
-	q, err := poolState(c, p.number)
-	if err == nil && q.uuid != p.uuid {
-		err = p.gone()
+	d, err := c.Status(p.number)
+	if err != nil {
+		return p, err
 	}
-	return q, err
+	if d.UUID != p.uuid {
+		return p, p.gone()
+	}
+	state, err := c.State(p.number)
+	if err != nil {
+		return p, err
+	}
+	if len(state) != 1 || state[0].Type != "thin-pool" {
+		return p, p.gone()
+	}
+	p.suspended = d.Suspended
+	return p, p.read(state[0].Params)
 }
 
 // tell sends a message to the pool.
@@ -83,6 +94,7 @@ func (p *pool) read(state string) error {
 		return fmt.Errorf("the thin pool %s: %w", p.number, err)
 	}
 	p.used, p.all, p.metaUsed, p.meta, p.trouble = s.Used, s.All, s.MetaUsed, s.Meta, s.Trouble
+	p.transaction, _, _ = strings.Cut(state, " ")
 	return nil
 }
 
@@ -94,20 +106,3 @@ const (
 	metaReserveMost = thinpool.MetaReserveMost
 	metaBlock       = thinpool.MetaBlock
 )
-
-// roomy is nil while there is so many times the reserve in a pool.
-func (p pool) roomy(name string, times uint64) error {
-	if p.trouble != "" {
-		return problem.Newf(problem.PoolFull, name, "no snapshot is taken in this thin pool: %s", p.trouble)
-	}
-	data, meta := (p.all-p.used)*p.block, (p.meta-p.metaUsed)*metaBlock
-	if need := times * min(p.all*p.block/100*dataReserve, dataReserveMost); data < need {
-		return problem.Newf(problem.PoolFull, name, "the thin pool has %d MiB left of %d, and %d are to stay free for the volumes in it",
-			data>>20, p.all*p.block>>20, need>>20)
-	}
-	if need := times * min(p.meta*metaBlock/100*metaReserve, metaReserveMost); meta < need {
-		return problem.Newf(problem.PoolFull, name, "the metadata of the thin pool have %d KiB left of %d, and %d are to stay free for the volumes in it",
-			meta>>10, p.meta*metaBlock>>10, need>>10)
-	}
-	return nil
-}

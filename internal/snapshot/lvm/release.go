@@ -17,18 +17,18 @@ func (t *target) Release(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.released {
+	if t.isReleased() {
 		return nil
 	}
 	if err := t.remove(ctx); err != nil {
 		t.set.later(&t.trying, err, t.Release)
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
+	t.mu.Lock()
 	t.released = true
+	t.mu.Unlock()
 	for _, o := range t.set.targets {
-		if o != t && !o.isReleased() {
+		if !o.isReleased() {
 			return nil
 		}
 	}
@@ -42,30 +42,38 @@ func (t *target) isReleased() bool {
 	return t.released
 }
 
-// remove ends the showing and removes the logical volume, if it is there.
+// remove ends the showing and removes the logical volume, if it is there. While LVM has
+// other things to do, the pool is watched.
 func (t *target) remove(ctx context.Context) error {
-	proven := t.devices != nil // since LVM had it in use
-	if err := t.hide(); err != nil {
+	t.mu.Lock()
+	t.leaving = true
+	place, proven := t.place, t.confirmed
+	err := t.hide()
+	t.mu.Unlock()
+	if err != nil || place == nil {
 		return err
-	}
-	if t.place == nil {
-		return nil
 	}
 	fault.Point("lvm:releasing")
 	if t.told && !proven {
-		if lvs, err := t.set.console.list(ctx, "-S", mine(t.place.lv, t.place.proof)); err == nil && len(lvs) == 0 {
-			t.forget(ctx)
+		lvs, err := t.set.console.list(ctx, "-S", mine(place.lv, place.proof))
+		if err == nil && len(lvs) == 0 {
+			err = t.forget(ctx, place)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if err := removeVolume(ctx, t.set.console, t.place.lv, t.place.proof); err != nil {
+	if err := removeVolume(ctx, t.set.console, place.lv, place.proof); err != nil {
 		return err
 	}
 	fault.Point("lvm:removed")
+	t.mu.Lock()
 	t.place = nil
+	t.mu.Unlock()
 	return nil
 }
 
-// hide ends the showing.
+// hide ends the showing. It is called with mu held.
 func (t *target) hide() error {
 	if t.shown != nil {
 		if err := t.shown.Close(); err != nil {
@@ -77,7 +85,7 @@ func (t *target) hide() error {
 		if err := t.devices.remove(t.set.control); err != nil {
 			return err
 		}
-		t.devices = nil
+		t.devices, t.confirmed = nil, false
 	}
 	return nil
 }

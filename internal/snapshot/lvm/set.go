@@ -31,6 +31,7 @@ type set struct {
 	trying  atomic.Bool // to undo it, after that has failed
 
 	activation sync.Once
+	working    sync.WaitGroup // who watches, and asks LVM
 
 	mu        sync.Mutex
 	held      bool // Hold has begun to freeze
@@ -59,6 +60,9 @@ type target struct {
 	told   bool        // the pool, to take the snapshot
 	trying atomic.Bool // to release it, after that has failed
 
+	showing sync.Mutex // held before mu, while it is shown
+	tide    tide       // of its pool
+
 	mu sync.Mutex
 	snap
 }
@@ -83,7 +87,7 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 		if err := t.origin.known(t.volume, lvs); err != nil {
 			return err
 		}
-		if err := t.origin.pool.roomy(t.poolName(), 2); err != nil {
+		if err := t.origin.pool.lets(t.poolName(), s.mappedIn(t.origin.pool)); err != nil {
 			return err
 		}
 		if t.root, err = openRoot(t.volume); err != nil {
@@ -100,6 +104,16 @@ func (s *set) prepare(ctx context.Context, ts []snapshot.Target) error {
 		return coded(s.id, err)
 	}
 	return ctx.Err()
+}
+
+// mappedIn is how many sectors the volumes of the set have in a pool.
+func (s *set) mappedIn(p pool) (sectors uint64) {
+	for _, t := range s.targets {
+		if t.origin.pool.number == p.number {
+			sectors += t.origin.mapped
+		}
+	}
+	return sectors
 }
 
 // makeHold starts what is to freeze the file systems, and removes what is left of the
@@ -183,9 +197,7 @@ func (s *set) undo(ctx context.Context) error {
 	_, err := s.release() // if it was held
 	errs := []error{err}
 	for _, t := range s.targets {
-		t.mu.Lock()
 		errs = append(errs, t.remove(ctx))
-		t.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }
@@ -229,5 +241,8 @@ func (s *set) close() {
 	s.state = over
 	_ = s.end()
 	s.watch.stop()
-	_ = s.control.Close()
+	go func() { // who is at work may wait for a disk, or for LVM
+		s.working.Wait()
+		_ = s.control.Close()
+	}()
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strconv"
 	"time"
 
 	"stillpoint/internal/fault"
@@ -26,6 +24,14 @@ type snap struct {
 	shown    *device.Shown
 	err      error // once not nil, for ever
 	released bool
+	leaving  bool // it is being released
+
+	confirmed bool // LVM's volume is the one that it was, since it is in use by the devices
+	covered   time.Time
+	yielding  bool // the pool is to have back what the snapshot keeps
+	emptied   bool // and has it
+	asking    bool // LVM, to do that
+	asked     time.Time
 }
 
 // ID is the set's and the volume's.
@@ -73,28 +79,44 @@ func (t *target) ready() bool {
 	if !t.isReleased() {
 		t.set.activation.Do(t.set.activate)
 	}
+	t.showing.Lock()
+	defer t.showing.Unlock()
 	t.mu.Lock()
-	if !t.tried && !t.released && t.err == nil {
+	if !t.tried && !t.released && !t.leaving && t.err == nil {
 		t.tried = true
-		if err := t.show(); err != nil {
-			t.lose(fmt.Errorf("show it: %w", err))
-		}
+		t.show()
 	}
 	return t.err == nil && t.shown != nil
 }
 
-func (t *target) show() (err error) {
+// show does so. A disk may have much to do: meanwhile the pool is watched, and the
+// snapshot given up, or released.
+func (t *target) show() {
+	d := t.devices
+	var shown *device.Shown
+	var err error
+	t.unlocked(func() { shown, err = showDevices(t.volume.FSType, d) })
+	switch {
+	case err != nil:
+		t.lose(fmt.Errorf("show it: %w", err))
+	case t.released || t.leaving || t.devices != d:
+		_ = shown.Close()
+	default:
+		t.shown = shown
+	}
+}
+
+func showDevices(fsType string, d *devices) (*device.Shown, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if t.devices == nil {
-		return errors.New("it is not active")
+	if d == nil {
+		return nil, errors.New("it is not active")
 	}
-	t.shown, err = device.Show(ctx, device.Source{
-		Device: device.Device{Node: t.devices.upper.Node(), Number: t.devices.upper.Number.String()},
-		FSType: t.volume.FSType, Frozen: true,
+	defer fault.Point("lvm:mounted")
+	return device.Show(ctx, device.Source{
+		Device: device.Device{Node: d.upper.Node(), Number: d.upper.Number.String()},
+		FSType: fsType, Frozen: true,
 	})
-	fault.Point("lvm:mounted")
-	return err
 }
 
 // activate makes the devices of all snapshots of the set, when the first is to be
@@ -106,7 +128,7 @@ func (s *set) activate() {
 	made := make([]error, len(s.targets))
 	for i, t := range s.targets {
 		t.mu.Lock()
-		if t.place != nil && t.err == nil { // not released, nor lost, before anybody asked
+		if t.place != nil && t.err == nil && !t.leaving { // not released, nor lost, before anybody asked
 			t.devices, made[i] = makeDevices(s.control, t.place.lv, t.origin, t.place.thin)
 		}
 		t.mu.Unlock()
@@ -126,20 +148,24 @@ func (s *set) activate() {
 	fault.Point("lvm:activated")
 }
 
-// confirm makes sure that the devices show the snapshot.
+// confirm makes sure that the devices show the snapshot. It is called with mu held.
 func (t *target) confirm(ctx context.Context, lvs []logical, made error) error {
-	if t.place == nil || t.err != nil {
+	if t.place == nil || t.err != nil || t.leaving {
 		return nil
 	}
-	i := slices.IndexFunc(lvs, func(lv logical) bool { return lv.UUID == t.place.lv.UUID })
-	if i < 0 || lvs[i].Thin != strconv.FormatUint(t.place.thin, 10) {
-		if err := t.hide(); err != nil {
-			return err
-		}
-		t.forget(ctx)
-		return errors.New("somebody has removed its logical volume")
+	place := t.place
+	if place.in(lvs) {
+		t.confirmed = t.devices != nil
+		return made
 	}
-	return made
+	t.yielding = true // what fails here is tried again
+	if err := t.hide(); err != nil {
+		return err
+	}
+	var err error
+	t.unlocked(func() { err = t.forget(ctx, place) })
+	t.emptied = t.emptied || err == nil
+	return errors.New("somebody has removed its logical volume")
 }
 
 // Err asks device-mapper whether the snapshot is what it was.
@@ -147,14 +173,13 @@ func (t *target) Err() error {
 	shown := t.ready()
 	defer t.mu.Unlock()
 	switch {
-	case t.released:
+	case t.released, t.leaving && t.err == nil:
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
-	case shown:
-		if err := t.look(); err != nil {
+	case shown && !t.leaving:
+		if err := t.look(); problem.Is(err, problem.PoolFull) {
+			t.giveUp(err)
+		} else if err != nil {
 			t.lose(err)
-			if problem.Is(err, problem.PoolFull) {
-				t.empty()
-			}
 		}
 	}
 	return t.err
@@ -168,7 +193,7 @@ func (t *target) look() error {
 	if err != nil {
 		return err
 	}
-	return p.roomy(t.poolName(), 1)
+	return t.tide.roomy(time.Now(), p, t.poolName())
 }
 
 func (t *target) poolName() string { return t.origin.lv.Group + "/" + t.origin.lv.Pool }

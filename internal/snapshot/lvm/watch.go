@@ -5,11 +5,8 @@ import (
 	"time"
 )
 
-// watchEvery is how often pools are asked how full they are. It is one call to the
-// kernel each, which reads nothing.
-const watchEvery = 500 * time.Millisecond
-
-// A watcher gives snapshots up before they fill their pool.
+// A watcher gives snapshots up before they fill their pool. Each is watched by itself: one
+// that has to wait keeps no other from being watched.
 type watcher struct {
 	quit chan struct{}
 	once sync.Once
@@ -17,21 +14,23 @@ type watcher struct {
 
 func watch(s *set) *watcher {
 	w := &watcher{quit: make(chan struct{})}
-	go func() {
-		tick := time.NewTicker(watchEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-w.quit:
-				return
-			case <-tick.C:
-				for _, t := range s.targets {
-					t.spare()
-				}
-			}
-		}
-	}()
+	for _, t := range s.targets {
+		s.working.Go(func() { w.watch(t) })
+	}
 	return w
+}
+
+func (w *watcher) watch(t *target) {
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-wait.C:
+			wait.Reset(t.spare())
+		}
+	}
 }
 
 func (w *watcher) stop() {
@@ -40,26 +39,36 @@ func (w *watcher) stop() {
 	}
 }
 
-// spare keeps the snapshot unseen, gives it up when its pool has too little room, and
-// gives the pool what it keeps. The logical volume goes with Release.
-func (t *target) spare() {
+// spare keeps the snapshot unseen, gives it up when its pool has too little room, or will
+// soon, and gives the pool what it keeps. It says when to look again. It is two calls to
+// the kernel, which read nothing. The logical volume goes with Release.
+func (t *target) spare() time.Duration {
 	t.set.mu.Lock()
 	resumed := t.set.resumed
 	t.set.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err != nil || t.released || t.place == nil || !resumed {
-		return
+	switch {
+	case !resumed:
+		return often // nothing is asked yet
+	case t.released || t.place == nil || t.emptied:
+		return seldom
 	}
-	if t.devices != nil {
+	if t.devices != nil && time.Since(t.covered) >= seldom {
+		t.covered = time.Now()
 		_ = t.devices.cover(t.set.control) // where it is gone, so is what hides it
+	}
+	if t.yielding {
+		t.empty()
+		return seldom
 	}
 	p, err := t.origin.pool.now(t.set.control)
 	if err != nil {
-		return // Err says what it means
+		return seldom // Err says what it means
 	}
-	if err := p.roomy(t.poolName(), 1); err != nil {
-		t.lose(err)
-		t.empty()
+	if err := t.tide.roomy(time.Now(), p, t.poolName()); err != nil {
+		t.giveUp(err)
+		return seldom
 	}
+	return p.next()
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"stillpoint/internal/problem"
+	"stillpoint/internal/snapshot/ebb"
 	"stillpoint/internal/sys/zfs"
 )
 
@@ -62,13 +63,8 @@ const (
 
 // A gauge remembers how much was left of a limit lately.
 type gauge struct {
-	quota uint64    // 0 for a pool
-	seen  []reading // younger than lookBack, and the last one before
-}
-
-type reading struct {
-	at   time.Time
-	left uint64
+	quota  uint64 // 0 for a pool
+	lately ebb.Gauge
 }
 
 // of is the gauge for a limit. One of a quota that was changed begins anew: that there
@@ -81,17 +77,7 @@ func (g *gauge) of(l limit) *gauge {
 }
 
 // fell notes what is left now, and tells by how much more that was lately.
-func (g *gauge) fell(now time.Time, left uint64) uint64 {
-	for len(g.seen) > 1 && now.Sub(g.seen[1].at) >= lookBack {
-		g.seen = g.seen[1:]
-	}
-	g.seen = append(g.seen, reading{now, left})
-	most := left
-	for _, r := range g.seen {
-		most = max(most, r.left)
-	}
-	return most - left
-}
+func (g *gauge) fell(now time.Time, left uint64) uint64 { return g.lately.Fell(now, left, lookBack) }
 
 // worthwhile tells whether it is to end snapshots that keep so much. Where that is
 // little, somebody fills the room without them, and they stay until it is really short

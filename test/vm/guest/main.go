@@ -12,7 +12,9 @@ import (
 
 const usage = `usage: guest serve               do what the test says, at the serial port
        guest busy FOLDER         write there until SIGTERM
-       guest figures             print what busy did, and its longest write since the last time
+       guest churn FILE MIB      write it over and over until SIGTERM
+       guest churned FILE        is this copy of it of one moment?
+       guest figures             print what busy or churn did, and its longest write since the last time
        guest check FOLDER A B    is this copy of one moment between A and B records?
        guest rounds FOLDER...    put a number into each in turn, until SIGTERM
        guest ordered FOLDER...   are these copies of them of one moment?
@@ -29,13 +31,17 @@ func main() {
 		err = serve(ctx)
 	case len(args) == 2 && args[0] == "busy":
 		err = busy(ctx, args[1])
+	case len(args) == 3 && args[0] == "churn":
+		err = churn(ctx, args[1], args[2])
+	case len(args) == 2 && args[0] == "churned":
+		err = churned(args[1])
 	case len(args) == 1 && args[0] == "figures":
 		err = printFigures()
 	case len(args) == 4 && args[0] == "check":
 		err = check(ctx, args[1], args[2], args[3])
 	case len(args) > 1 && args[0] == "rounds":
 		err = rounds(ctx, args[1:])
-	case len(args) > 2 && args[0] == "ordered":
+	case len(args) >= 2 && args[0] == "ordered":
 		err = ordered(args[1:])
 	case len(args) >= 2 && args[0] == "ledger":
 		err = ledger(ctx, args[1:])
