@@ -203,3 +203,34 @@ func TestTwoEnd(t *testing.T) {
 	r.ends("the end", ended)
 	r.must(s.Release(t.Context()))
 }
+
+// Who releases a snapshot that is being taken away, and whose end hangs, goes on in time.
+func TestReleaseInTime(t *testing.T) {
+	r, carrier := pair(t, linear)
+	c := control(t)
+	on, err := nearest(carrier.Volume)
+	r.must(err)
+	r.ends("a write", r.writes("a"))
+	was := describe(t, nil)
+	s := r.take().(*target)
+	r.must(c.Suspend(on))
+	defer func() { _ = c.Resume(on, 0) }()
+	written := r.writes("b")
+	r.await("a write that is under way", func() bool { return r.isBusy(s.origin.number) })
+	s.lose(errors.New("the test says so"))
+	r.await("its removal", s.going.Load)
+	began := time.Now()
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if err := s.Release(ctx); !problem.Is(err, problem.ReleaseFailed) {
+			t.Errorf("it is released: %v", err)
+		}
+		cancel()
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	r.must(c.Resume(on, 0))
+	r.ends("the write", written)
+	r.await("the end of all, with no other call", func() bool { return describe(t, nil) == was && s.isReleased() })
+}
