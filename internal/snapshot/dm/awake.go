@@ -1,6 +1,8 @@
 package dm
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -84,9 +86,9 @@ const awakening = 5 * time.Second
 // awake is nil where no copy of an original waits for a device that is suspended, as the end
 // of a snapshot would with it. A room that stays so is resumed. What it lies on is not ours.
 // No lock is held, for who has suspended it may hold that.
-func awake(c *dm.Control, t tag) error {
+func awake(ctx context.Context, c *dm.Control, t tag) error {
 	w := watched{control: c, tag: t}
-	for began := time.Now(); ; time.Sleep(brief / 10) {
+	for began := time.Now(); ; {
 		room, stays, err := w.look()
 		switch {
 		case err != nil:
@@ -95,12 +97,17 @@ func awake(c *dm.Control, t tag) error {
 			if err := resume(c, room.Number, 0); err != nil {
 				return problem.New(problem.DeviceSuspended, room.Name, err)
 			}
-		case room.Suspended:
-			continue
 		}
-		err = allAwake(c, room.Name, below(room))
-		if err == nil || time.Since(began) > awakening {
-			return err
+		if stays || !room.Suspended {
+			err = allAwake(c, room.Name, below(room))
+			if err == nil || time.Since(began) > awakening {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(brief / 10):
 		}
 	}
 }

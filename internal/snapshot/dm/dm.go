@@ -85,8 +85,10 @@ func (p *Provider) able(ctx context.Context, v volume.Volume) error {
 	if err != nil {
 		return err
 	}
-	if asked, err := o.isAsked(); err != nil || asked {
+	if asked, err := o.isAsked(); err != nil {
 		return err
+	} else if asked {
+		return o.awaitSettled(ctx) // while nothing is made yet
 	}
 	table, err := c.Table(number)
 	if err != nil {

@@ -50,14 +50,16 @@ func exchangeOnce(c *dm.Control, n dm.Number, table []dm.Target, readOnly bool, 
 	if err == nil {
 		return false, nil
 	}
-	if errors.Is(err, syscall.EINTR) { // nothing is suspended, unless by somebody else
-		return true, errors.Join(err, unload(c, n, table))
+	// Nothing is suspended then, unless by somebody else, who must find it so. ErrNone is said
+	// of a device that is there when somebody has filled its slot while we waited (do_resume in
+	// drivers/md/dm-ioctl.c); when it has gone, the next try says so.
+	if errors.Is(err, syscall.EINTR) || errors.Is(err, dm.ErrNone) {
+		return true, errors.Join(err, ignore(unload(c, n, table), dm.ErrNone))
 	}
 	refused, uerr := putRight(c, n, table, udev)
 	// Kernels before August 2024 say EINVAL when a signal came (7a636b4f03af, "dm resume:
-	// don't return EINVAL when signalled"), and ErrNone is said of a device that is there
-	// when somebody has filled its slot meanwhile (do_resume in drivers/md/dm-ioctl.c).
-	passing := errors.Is(err, dm.ErrSlow) || errors.Is(err, syscall.EINVAL) || errors.Is(err, dm.ErrNone)
+	// don't return EINVAL when signalled").
+	passing := errors.Is(err, dm.ErrSlow) || errors.Is(err, syscall.EINVAL)
 	return passing && !refused && uerr == nil, errors.Join(err, uerr)
 }
 
@@ -101,7 +103,9 @@ func resume(c *dm.Control, n dm.Number, udev dm.UdevFlags) error {
 const removePatience = 5 * time.Second
 
 // removeDevice removes a device of ours that nobody has open for longer. It goes by the
-// UUID, as others who take away the same do meanwhile; those of tests may have none.
+// UUID, as others who take away the same do meanwhile; those of tests may have none. The one
+// below an origin has the same UUID each time, and is made and removed under all locks; of
+// the others, see endNow.
 func removeDevice(c *dm.Control, d dm.Device) error {
 	remove := c.Named(d.UUID).Remove
 	if d.UUID == "" {

@@ -101,11 +101,7 @@ func TestLostHindered(t *testing.T) {
 		_, err := c.StatusOf(s.tag.as(kindSnapshot).uuid())
 		return errors.Is(err, dm.ErrNone)
 	})
-	r.await("a try that failed, and is not the last", func() bool {
-		s.leaving.Lock()
-		defer s.leaving.Unlock()
-		return s.trying
-	})
+	r.await("a try that failed, and is not the last", s.trying.Load)
 	if is, err := c.Waiting(s.origin.number); err != nil || !slices.Equal(is, other) {
 		t.Errorf("in the slot is %v, %v", is, err)
 	}

@@ -94,7 +94,7 @@ func TestUnreplayedLeft(t *testing.T) {
 	s := r.take().(*target)
 	_ = s.Root()
 	r.must(s.Err())
-	s.stopWatch()
+	s.stopWatch(t.Context())
 	l := &leftover{control: control(t), tag: s.tag.as(kindSnapshot)}
 	for range 2 {
 		r.must(l.Release(t.Context()))

@@ -46,9 +46,11 @@ func (l *layer) Device() device.Device {
 	return device.Device{Node: l.snap.Node(), Number: l.snap.Number.String()}
 }
 
-// Close ends it. Who still reads it gets errors. Its store goes with all else.
+// Close begins to end it. Who still reads it gets errors. Its store goes with all else, which
+// waits for that end.
 func (l *layer) Close() error {
-	return endSnapshot(context.Background(), l.t.set.control, l.t.tag.as(kindLayer))
+	endingOf(l.t.set.control, l.t.tag.as(kindLayer))
+	return nil
 }
 
 // spareIsGood is nil while a layer, if there is one, has what was written to it. It is

@@ -86,7 +86,7 @@ func hasEnded(c *dm.Control, d found) bool {
 		return false
 	}
 	table, err := c.Table(d.Number)
-	return err == nil && len(table) == 1 && table[0].Type == "error"
+	return err == nil && isError(table)
 }
 
 // look opens device-mapper, if there is one.
@@ -151,7 +151,7 @@ func (l *leftover) Release(ctx context.Context) error {
 	}
 	release := func() error { return release(ctx, l.control, l.tag) }
 	if l.tag.kind == kindReal {
-		release = func() error { return origin{l.control, l.tag.origin}.clear(ctx) }
+		release = func() error { return origin{l.control, l.tag.origin}.clear(ctx, tag{}) }
 	}
 	err := release()
 	if err != nil {

@@ -56,6 +56,11 @@ func (o origin) lay() (real dm.Device, err error) {
 		return real, err
 	}
 	real, err = o.real()
+	if err == nil {
+		if err := o.settles(real); err != nil {
+			return real, err
+		}
+	}
 	switch {
 	case err == nil && isOurs(table, real.Number):
 		return real, nil
@@ -88,7 +93,10 @@ func (o origin) ask(real dm.Device) error {
 		if is, err := o.control.Table(o.number); err != nil || !isOurs(is, real.Number) && !slices.Equal(is, was) {
 			return nil, false, errors.Join(err, problem.Newf(problem.Busy, d.Name, "another program has changed the device just now"))
 		}
-		return ours(dm.Sectors(was), real.Number), d.ReadOnly, o.slotIsFree(d, real, was)
+		if err := o.slotIsFree(d, real, was); err != nil {
+			return nil, false, err
+		}
+		return ours(dm.Sectors(was), real.Number), d.ReadOnly, o.settles(real)
 	}, 0)
 }
 
@@ -129,6 +137,9 @@ func (o origin) restore() error {
 	if err != nil {
 		return ignore(err, dm.ErrNone)
 	}
+	if err := o.settles(real); err != nil {
+		return err
+	}
 	err = exchange(o.control, o.number, func() ([]dm.Target, bool, error) { return o.own(real) }, 0)
 	if err := ignore(err, dm.ErrNone); err != nil { // or it was removed
 		return err
@@ -156,7 +167,10 @@ func (o origin) own(real dm.Device) (table []dm.Target, readOnly bool, err error
 	if err != nil {
 		return nil, false, err
 	}
-	return was, d.ReadOnly, o.slotIsFree(d, real, was)
+	if err := o.slotIsFree(d, real, was); err != nil {
+		return nil, false, err
+	}
+	return was, d.ReadOnly, o.settles(real)
 }
 
 // ignore is err, unless it is that one.

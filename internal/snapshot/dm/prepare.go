@@ -126,7 +126,7 @@ func (s *set) open(ts []snapshot.Target, to storing) error {
 		if err != nil {
 			return err
 		}
-		t := &target{set: s, volume: wanted.Volume, origin: origin{s.control, number}}
+		t := &target{set: s, volume: wanted.Volume, origin: origin{s.control, number}, leaving: newTurn()}
 		t.tag = tag{origin: number, set: s.id, index: i, owner: me}
 		if to.rooms != nil {
 			t.room = to.rooms[i]

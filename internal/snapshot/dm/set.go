@@ -169,7 +169,8 @@ func (s *set) Resume(ctx context.Context) error {
 		t.mu.Unlock()
 		if err != nil {
 			t.lose(err)
-		} else if s.taken {
+		}
+		if s.taken { // also where it is lost, for then its watch takes it away
 			t.watch()
 		}
 	}

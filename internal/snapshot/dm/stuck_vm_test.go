@@ -206,18 +206,26 @@ func TestSignalInExchange(t *testing.T) {
 	r.must(err)
 	was := describe(t, nil)
 	o := origin{c, number}
+	own, err := c.Table(number)
+	r.must(err)
 	real, err := o.lay()
 	r.must(err)
-	for _, way := range []func() error{func() error { return o.ask(real) }, o.restore} {
+	for _, table := range [][]dm.Target{ours(dm.Sectors(own), real.Number), own} {
 		goOn := r.stick(lower)
+		r.must(c.Load(number, table, false))
+		// One call, which is not tried again.
 		asked := make(chan error, 1)
-		go func() { asked <- way() }()
+		go func() { asked <- dm.Within(time.Minute, func() error { return c.Resume(number, 0) }) }()
 		for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && len(asked) == 0; time.Sleep(5 * time.Millisecond) {
 			interruptAll(t)
 		}
 		goOn()
 		r.must(<-asked)
+		if is, err := c.Table(number); err != nil || !slices.Equal(is, table) {
+			t.Errorf("its table is %v, %v", is, err)
+		}
 	}
+	r.must(o.restore())
 	if is := describe(t, nil); is != was {
 		t.Errorf("device-mapper is\n%s\nand was\n%s", is, was)
 	}

@@ -36,8 +36,12 @@ type target struct {
 	lost atomic.Pointer[error] // why the snapshot is given up
 	used atomic.Int64          // the most that the store held
 
-	leaving sync.Mutex  // held while it is taken away, which may take long
+	leaving turn        // held while it is taken away, which may take long
+	chores  []*chore    // of that, which have not ended; guarded by leaving
+	asked   atomic.Bool // to release it, and not only lost
+	trying  atomic.Bool // to take it away, after that has failed
 	going   atomic.Bool // that has begun
+	over    atomic.Bool // the snapshot has ended, and keeps nothing any more
 	bare    atomic.Bool // nothing of ours is laid below the origin any more, or ever was
 
 	mu       sync.Mutex
@@ -48,8 +52,6 @@ type target struct {
 	quit     chan struct{} // ends the watch
 	ended    chan struct{} // when it has
 	released bool
-	asked    bool // to release it, and not only lost; guarded by leaving
-	trying   bool // to take it away, after that has failed; guarded by leaving
 }
 
 // keep makes the store, which is a cache file or in a room. Our lock is held.
@@ -100,7 +102,9 @@ func (t *target) sectors() (uint64, error) {
 // capture fixes the instant: from now on originals are kept. The volume is frozen,
 // so nothing is under way that the kernel would not notice.
 func (t *target) capture(instant time.Time) error {
-	if err := resume(t.set.control, t.snap.Number, dm.Alone); err != nil {
+	// By its UUID: somebody may have removed it, and its number be another device's.
+	snap := t.set.control.Named(t.tag.as(kindSnapshot).uuid())
+	if err := dm.Within(exchangePatience, func() error { return snap.Resume(dm.Alone) }); err != nil {
 		return err
 	}
 	if t.room != nil {

@@ -1,6 +1,7 @@
 package dm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -28,102 +29,114 @@ func (t *target) watch() {
 		return
 	}
 	t.quit, t.ended = make(chan struct{}), make(chan struct{})
-	go func(quit <-chan struct{}, ended chan<- struct{}) {
-		defer close(ended)
-		wait := time.NewTimer(0)
-		defer wait.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-wait.C:
-			}
-			next := t.look()
-			if t.lost.Load() != nil {
-				t.drop()
-				return
-			}
-			wait.Reset(next)
-		}
-	}(t.quit, t.ended)
+	go t.watchUntil(t.quit, t.ended)
 }
 
-func (t *target) stopWatch() {
+func (t *target) watchUntil(quit <-chan struct{}, ended chan<- struct{}) {
+	defer close(ended)
+	for next := time.Duration(0); !t.over.Load(); {
+		select {
+		case <-quit:
+			return
+		case <-time.After(next):
+		}
+		next = t.look()
+		if t.lost.Load() != nil {
+			t.drop()
+			return
+		}
+	}
+}
+
+func (t *target) stopWatch(ctx context.Context) {
 	t.mu.Lock()
 	quit, ended := t.quit, t.ended
 	t.quit = nil
 	t.mu.Unlock()
-	if quit != nil {
-		close(quit)
+	if quit == nil {
+		return
 	}
-	if ended != nil {
-		<-ended
+	close(quit)
+	select {
+	case <-ended:
+	case <-ctx.Done():
 	}
 }
 
 // drop takes a snapshot away that is lost, and goes on until that is done. Release, which
 // may come meanwhile, says why it is not.
 func (t *target) drop() {
-	t.leaving.Lock()
-	defer t.leaving.Unlock()
-	if !t.isReleased() && t.takeAwaySoon() != nil {
+	if t.leaveSoon() != nil {
 		t.tryAgain()
 	}
 }
 
 // look gives the snapshot up where it cannot be good any more, and says when to
-// look again.
+// look again. It does so until the snapshot has ended, which may be hindered.
 func (t *target) look() time.Duration {
-	if t.going.Load() {
+	if t.over.Load() {
 		return seldom
 	}
-	if err := t.unchanged(); err != nil {
+	going := t.going.Load()
+	next, err := t.examine(going)
+	if err != nil && t.going.Load() == going && !t.over.Load() { // or we were about to take away what is not there
 		t.lose(err)
-		return seldom
 	}
-	state, err := t.set.control.State(t.snap.Number)
-	if err != nil {
-		t.lose(err)
-		return seldom
+	return next
+}
+
+// examine is why a snapshot cannot be good. Of one that is being taken away only what it
+// takes from others matters.
+func (t *target) examine(going bool) (next time.Duration, why error) {
+	valid := true
+	if !going {
+		if err := t.unchanged(); err != nil {
+			return seldom, err
+		}
+		state, err := t.set.control.State(t.snap.Number)
+		if err != nil {
+			return seldom, err
+		}
+		var used int64
+		used, valid = parseState(state)
+		t.used.Store(max(t.used.Load(), used))
 	}
-	used, valid := parseState(state)
-	t.used.Store(max(t.used.Load(), used))
 	if err := t.isNeededElsewhere(); err != nil && valid {
-		t.lose(err)
-		return seldom
+		return seldom, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.going.Load() || t.store.file == nil && !t.store.isRoomed() {
-		return seldom
+	if t.store.file == nil && !t.store.isRoomed() {
+		return seldom, nil
 	}
 	if !valid {
-		t.lose(t.store.whyInvalid(t))
-		return seldom
+		return seldom, t.store.whyInvalid(t)
 	}
 	if err := t.spareIsGood(); err != nil {
-		t.lose(err)
-		return seldom
+		return seldom, err
 	}
 	if t.store.isRoomed() {
-		return seldom
+		return seldom, nil
 	}
-	if why := t.store.limits.Short(); why != "" {
-		t.lose(problem.Newf(problem.CacheFull, t.store.dir, "the cache file has ended itself: %s", why))
-		return seldom
+	return t.store.leavesRoom()
+}
+
+// leavesRoom is nil where the cache file leaves others what they are to have, and says when
+// to look again.
+func (s *store) leavesRoom() (next time.Duration, why error) {
+	if why := s.limits.Short(); why != "" {
+		return seldom, problem.Newf(problem.CacheFull, s.dir, "the cache file has ended itself: %s", why)
 	}
-	free, err := t.store.free()
+	free, err := s.free()
 	if err != nil {
-		t.lose(problem.New(problem.CacheLost, t.store.dir, err))
-		return seldom
+		return seldom, problem.New(problem.CacheLost, s.dir, err)
 	}
-	floor := t.store.limits.Floor
+	floor := s.limits.Floor
 	if free < floor {
-		t.lose(problem.Newf(problem.CacheFull, t.store.dir,
-			"only %d MiB are left free on the volume of the cache file, which has ended itself to make room", max(0, free)>>20))
-		return seldom
+		return seldom, problem.Newf(problem.CacheFull, s.dir,
+			"only %d MiB are left free on the volume of the cache file, which has ended itself to make room", max(0, free)>>20)
 	}
-	return min(seldom, max(often, time.Duration(free-floor)*time.Second/fastest))
+	return min(seldom, max(often, time.Duration(free-floor)*time.Second/fastest)), nil
 }
 
 // parseState reads what a snapshot says of itself: "USED/ALL METADATA", in

@@ -1,7 +1,8 @@
 package dm
 
 // A Named is a device by its UUID. A number may be another device's by now, when somebody
-// has removed the device; a UUID is that of one device for ever, when no two get the same.
+// has removed the device. A UUID is another one's only when who makes devices has given it
+// twice, which is for that one to see to.
 type Named struct {
 	c    *Control
 	uuid string
@@ -13,6 +14,12 @@ func (c *Control) Named(uuid string) Named { return Named{c, uuid} }
 // Load is Control.Load.
 func (n Named) Load(table []Target, readOnly bool) error {
 	_, err := n.call("load a table into ", cmdLoad, loading(Number{}, table, readOnly))
+	return err
+}
+
+// Clear is Control.Clear.
+func (n Named) Clear() error {
+	_, err := n.call("clear ", cmdClear, request{})
 	return err
 }
 
