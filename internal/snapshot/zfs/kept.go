@@ -12,7 +12,7 @@ import (
 
 // kept is what the end of all snapshots that count for a limit would give back: alone, or
 // where that is not worth it, together with those of other sets of ours beside them.
-func (s *set) kept(ctx context.Context, l limit) (sum uint64) {
+func (s *set) kept(ctx context.Context, l limit, g *gauge, fell uint64) (sum uint64) {
 	var ms []*member
 	for _, m := range s.sorted() {
 		if m.needed() && l.covers(m.dataset) {
@@ -23,7 +23,12 @@ func (s *set) kept(ctx context.Context, l limit) (sum uint64) {
 	if l.worthwhile(sum) {
 		return sum
 	}
-	return max(sum, s.together(ctx, l, ms))
+	rows := s.rowsNow(ctx)
+	over, on := g.turns.take(time.Now(), s.worth(ctx, l, ms, rows), l.pressing(fell))
+	if on {
+		return sum // what is kept after it, the next look finds
+	}
+	return max(sum, s.together(ctx, ms, rows, over))
 }
 
 // used is what the end of one snapshot would give back. It is 0 where that cannot be
@@ -36,30 +41,35 @@ func (s *set) used(ctx context.Context, snapshot string) uint64 {
 	return st.Used
 }
 
-// together is what the end of snapshots would give back, if those of other sets beside
-// them ended, too: what two keep counts for neither by itself, and their processes see the
-// same. It is 0 where one of those will end without us: what is kept then, the next
-// look finds.
-func (s *set) together(ctx context.Context, l limit, ms []*member) (sum uint64) {
-	alone := map[string]uint64{} // by set
-	rows := s.rowsNow(ctx)
+// worth are the other sets beside ours that are worth their end by themselves.
+func (s *set) worth(ctx context.Context, l limit, ms []*member, rows map[string][]string) (sets []string) {
+	alone := map[string]uint64{}
 	for _, m := range ms {
-		row := rows[m.dataset]
-		if row == nil {
-			sum += s.used(ctx, m.name(s.id))
-			continue
-		}
-		for _, name := range row {
+		for _, name := range rows[m.dataset] {
 			if _, set, _ := cutSnapshot(name); set != s.id {
 				alone[set] += s.used(ctx, name)
 			}
 		}
-		sum += s.keep(ctx, row[0], row[len(row)-1])
 	}
-	for _, kept := range alone {
+	for set, kept := range alone {
 		if l.worthwhile(kept) {
-			return 0
+			sets = append(sets, set)
 		}
+	}
+	return sets
+}
+
+// together is what the end of snapshots would give back, if those of other sets beside
+// them ended, too: what two keep counts for neither by itself, and their processes see the
+// same. Those whose turn is over count as anybody else's: what they keep, too, stays.
+func (s *set) together(ctx context.Context, ms []*member, rows map[string][]string, over map[string]bool) (sum uint64) {
+	for _, m := range ms {
+		row := without(rows[m.dataset], m.name(s.id), over)
+		if len(row) < 2 {
+			sum += s.used(ctx, m.name(s.id))
+			continue
+		}
+		sum += s.keep(ctx, row[0], row[len(row)-1])
 	}
 	return sum
 }
@@ -148,6 +158,15 @@ func rowOf(names []string, self string, ours func(string) bool) []string {
 		to++
 	}
 	return names[from:to]
+}
+
+// without is what is left of a row around self, without sets. One that lies between two
+// parts them, and rightly so: what both keep, it keeps as well.
+func without(row []string, self string, sets map[string]bool) []string {
+	return rowOf(row, self, func(name string) bool {
+		_, set, _ := cutSnapshot(name)
+		return !sets[set]
+	})
 }
 
 // A neighbour is another set, whose process lives.

@@ -26,6 +26,34 @@ func TestRow(t *testing.T) {
 	}
 }
 
+// A set that cannot end counts as anybody else's snapshot, first or between: what it keeps
+// stays.
+func TestWithout(t *testing.T) {
+	for names, want := range map[string]string{
+		"c self b":     "self b",
+		"self b c":     "self b",
+		"a c self b":   "self b",
+		"a self c b":   "a self",
+		"a c self":     "self",
+		"c a b self c": "a b self",
+		"a self b":     "a self b",
+		"":             "",
+	} {
+		var row []string
+		for _, set := range strings.Fields(names) {
+			row = append(row, "tank/a@"+prefix+set)
+		}
+		var got []string
+		for _, name := range without(row, "tank/a@"+prefix+"self", map[string]bool{"c": true}) {
+			_, set, _ := cutSnapshot(name)
+			got = append(got, set)
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%q: %s, want %s", names, got, want)
+		}
+	}
+}
+
 // Only other sets whose processes live are counted, also while another one looks whether
 // they do.
 func TestNeighbours(t *testing.T) {

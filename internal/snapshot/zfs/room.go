@@ -65,13 +65,14 @@ const (
 type gauge struct {
 	quota  uint64 // 0 for a pool
 	lately ebb.Gauge
+	turns  turns
 }
 
 // of is the gauge for a limit. One of a quota that was changed begins anew: that there
 // is less of it does not mean that somebody writes so fast.
 func (g *gauge) of(l limit) *gauge {
 	if l.quota && g.quota != l.all {
-		*g = gauge{quota: l.all}
+		*g = gauge{quota: l.all, turns: g.turns}
 	}
 	return g
 }
@@ -91,6 +92,12 @@ func (l limit) worthwhile(kept uint64) bool {
 
 // low tells whether a limit that fell so much lately is about to be short.
 func (l limit) low(fell uint64) bool { return l.left < reserved(l.all)+lookAhead*fell }
+
+// pressing tells whether of what low leaves a third has gone already, and half of the
+// reserve: the rest is for the end of ours, which is not put off for that of another set.
+func (l limit) pressing(fell uint64) bool {
+	return l.left < reserved(l.all)/2+(lookAhead-1)*fell
+}
 
 // spent is the reason why snapshots were given up that kept so much.
 func (l limit) spent(fell, kept uint64) error {

@@ -59,6 +59,21 @@ func TestLow(t *testing.T) {
 	}
 }
 
+// It presses when a third of what low leaves has gone, and half of the reserve.
+func TestPressing(t *testing.T) {
+	const gb = 1_000_000_000
+	for _, test := range []struct {
+		left, fell uint64
+		want       bool
+	}{
+		{20 * gb, 0, false}, {2 * gb, 0, false}, {1 * gb, 0, true}, {17 * gb, 5 * gb, false}, {12 * gb, 5 * gb, false}, {11 * gb, 5 * gb, true}, {0, 0, true},
+	} {
+		if got := (limit{bound{"tank", false}, 100 * gb, test.left}).pressing(test.fell); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}
+
 // Snapshots that keep little are ended only where the room is really short.
 func TestWorthwhile(t *testing.T) {
 	const gb = 1_000_000_000
@@ -100,8 +115,14 @@ func TestQuotaChanged(t *testing.T) {
 			t.Errorf("%d: fell by %d, want %d", i, got, test.fell)
 		}
 	}
+	quota := limit{bound{"tank/a", true}, 500, 400}
+	of := gauge{quota: 1000}
+	of.turns.take(start, []string{"c"}, false)
+	if of.of(quota); len(of.turns) != 1 {
+		t.Error("whose turn it was is forgotten")
+	}
 	pool := limit{bound{"tank", false}, 100, 50} // its size is what is used and what is left
-	var of gauge
+	of = gauge{}
 	of.of(pool).fell(start, 50)
 	if pool.all = 99; of.of(pool).fell(start, 40) != 10 {
 		t.Error("that of a pool began anew")

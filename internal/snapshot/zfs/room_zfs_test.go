@@ -168,6 +168,63 @@ func TestGivenUpTogether(t *testing.T) {
 	}
 }
 
+// A third set that keeps more than enough by itself, and cannot end, since a file of it is
+// open, does not keep the others from being given up together.
+func TestGivenUpWithout(t *testing.T) {
+	const size, room = 240 * mib, 180 * mib
+	p := newPool(t, "-O", "compression=off")
+	p.create("a")
+	old := filepath.Join(p.dir, "a/old")
+	must(t, os.WriteFile(old, bytes.Repeat([]byte("old\n"), 40*mib/4), 0o600))
+	must(t, syncPool(p))
+	stays := take(t, of(p.volume("a"), "."))[0]
+	must(t, stays.Err())
+	reader, err := os.Open(filepath.Join(stays.Root(), "old"))
+	must(t, err)
+	defer reader.Close()
+	must(t, os.Remove(old))
+	f := p.large(size)
+	snaps := append(take(t, of(p.volume("a"), ".")), take(t, of(p.volume("a"), "."))...)
+	p.narrow(room)
+	givenUp(t, stays)
+	for _, s := range snaps {
+		must(t, s.Err())
+	}
+	for pass := range 3 {
+		if err := rewrite(f, size); err != nil {
+			t.Fatalf("pass %d: %v", pass, err)
+		}
+	}
+	for _, s := range snaps {
+		givenUp(t, s)
+		hasCode(t, "Err", s.Err(), problem.PoolFull)
+		t.Log(s.Err())
+	}
+	p.end(p.name + "/a@stillpoint-" + stays.(*target).set.id)
+	must(t, reader.Close())
+	p.end("")
+}
+
+// givenUp waits until a snapshot is.
+func givenUp(t *testing.T, s snapshot.Snapshot) {
+	t.Helper()
+	select {
+	case <-s.(snapshot.Yielder).Yielded():
+	case <-time.After(time.Minute):
+		t.Fatal("it is not given up")
+	}
+}
+
+// end waits until no other snapshots are left.
+func (p testPool) end(left string) {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); p.snapshots() != left; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("left are %q, want %q", p.snapshots(), left)
+		}
+	}
+}
+
 // One that was given up ends soon after its last reader, however long that takes.
 func TestGivenUpLate(t *testing.T) {
 	p := newPool(t, "-O", "compression=off")

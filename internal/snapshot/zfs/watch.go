@@ -49,11 +49,13 @@ func (s *set) spare(gauges map[bound]*gauge) (looking time.Duration) {
 		if gauges[l.bound] == nil {
 			gauges[l.bound] = &gauge{}
 		}
-		fell := gauges[l.bound].of(l).fell(time.Now(), l.left)
+		g := gauges[l.bound].of(l)
+		fell := g.fell(time.Now(), l.left)
 		if !l.low(fell) {
+			g.turns.take(time.Now(), nil, false)
 			continue
 		}
-		if kept := s.kept(ctx, l); l.worthwhile(kept) {
+		if kept := s.kept(ctx, l, g, fell); l.worthwhile(kept) {
 			s.giveUp(l, l.spent(fell, kept))
 			s.tries, s.next = 0, time.Time{}
 		}
