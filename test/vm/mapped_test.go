@@ -19,6 +19,7 @@ func TestMapped(t *testing.T) {
 	r.must(choiceLayout + "stillpoint init")
 	r.sub("no place", (*rig).nobodyElse)
 	r.sub("agent", func(r *rig) { r.mappedByAgent("/m/thin") })
+	r.sub("start alone", (*rig).startAlone)
 	r.noDevices()
 	r.sub("root", (*rig).mappedRoot)
 }
@@ -42,6 +43,37 @@ func (r *rig) mappedByAgent(others string) {
 	r.soon("! dmsetup ls | grep '^stillpoint-'")
 	r.must("echo more >/m/linear/more && stillpoint clean")
 }
+
+// startAlone ends a process and its guard at once, so that what they have is left, which
+// goes with the start of the agent, or with the next backup. Nobody cleans.
+func (r *rig) startAlone() {
+	r.must("systemctl stop stillpoint-agent")
+	for _, c := range []struct{ who, volumes, left, start string }{
+		{"agent", "/m/linear /m/thin", "dmsetup ls | grep '^stillpoint-' && lvs --noheadings --options lv_tags | grep -i stillpoint", "systemctl start stillpoint-agent"},
+		{"backup", "/m/linear /m/thin", "dmsetup ls | grep '^stillpoint-' && lvs --noheadings --options lv_tags | grep -i stillpoint", "stillpoint backup --one-file-system --cache-dir /var/tmp /m/linear /m/thin"},
+		{"backup of something else", "/m/thin", "lvs --noheadings --options lv_tags | grep -i stillpoint", "stillpoint backup --provider none /etc"},
+	} {
+		before := r.must(showStack)
+		r.must("rm -f /run/shown && systemd-run --quiet --unit=held --setenv=HOME=/root stillpoint run --cache-dir /var/tmp " + c.volumes + " -- sh -c 'touch /run/shown; exec sleep 600'")
+		r.soon("test -e /run/shown")
+		r.must("systemctl kill --kill-whom=all --signal=KILL held")
+		r.soon("! systemctl is-active -q held")
+		r.must("systemctl reset-failed held; " + c.left)
+		r.must(c.start)
+		r.soon("! dmsetup ls | grep '^stillpoint-' && ! lvs --noheadings --options lv_tags | grep -i stillpoint && ! losetup --noheadings -l | grep /var/tmp")
+		if after := r.must(showStack); after != before {
+			r.Errorf("after the start of %s there are\n%s\nand before there were\n%s", c.who, after, before)
+		}
+		r.must("date >/m/linear/date && date >/m/thin/date && sync")
+		if out := r.must("stillpoint clean --dry-run --json"); out != "[]" {
+			r.Errorf("after the start of %s are left:\n%s", c.who, out)
+		}
+	}
+	r.must("systemctl is-active stillpoint-agent")
+}
+
+// showStack shows what is below the volumes.
+const showStack = "udevadm settle && dmsetup table | sort && dmsetup info --columns --noheadings --options name,uuid,suspended | sort"
 
 // mappedRoot moves the system to a logical volume, where nothing on / may be needed while
 // that is frozen, or its table is exchanged: neither the program nor the log, nor the
