@@ -1,21 +1,15 @@
 package vm
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	_ "embed" // for what the modules are made from
 	"encoding/binary"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 //go:embed zfs.sh
@@ -31,17 +25,9 @@ func (im *Image) ZFS(ctx context.Context, kernel string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(append(bytes.Clone(zfsScript), version...))
-	dir := filepath.Join(cache, "zfs-"+hex.EncodeToString(sum[:6]))
-	l, err := lock(ctx, dir+lockSuffix, syscall.LOCK_EX)
+	dir, err := layer(ctx, "zfs", zfsScript, version)
 	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := buildZFS(ctx, dir, version); err != nil {
-			return nil, fmt.Errorf("build ZFS for Linux %s: %w", version, err)
-		}
+		return nil, fmt.Errorf("ZFS for Linux %s: %w", version, err)
 	}
 	files := []File{{Path: "/etc/ld.so.conf.d/zfs.conf", From: filepath.Join(dir, "ld.so.conf")}}
 	tree := filepath.Join(dir, "tree")
@@ -52,22 +38,6 @@ func (im *Image) ZFS(ctx context.Context, kernel string) ([]File, error) {
 		return err
 	})
 	return files, err
-}
-
-// buildZFS makes the folder under another name first, so that half of one is none.
-func buildZFS(ctx context.Context, dir, version string) error {
-	part := dir + "-part"
-	if err := os.RemoveAll(part); err != nil {
-		return err
-	}
-	script := filepath.Join(part, "zfs.sh")
-	if err := writeScript(script, zfsScript); err != nil {
-		return err
-	}
-	if err := combined(exec.CommandContext(ctx, script, part, version)); err != nil {
-		return err
-	}
-	return os.Rename(part, dir)
 }
 
 // kernelVersion reads what "uname -r" will say from a kernel of x86: the boot header has
