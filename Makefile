@@ -28,7 +28,7 @@ ZFS ?= .
 ZFS_KERNEL ?= trixie
 test-vm: ## run the tests in virtual machines: VM=PATTERN of power cuts, / and systemd, VM_INSIDE=PATTERN of packages on VM_KERNELS
 	./test/packages vm
-	$(GO) test -tags vm -count=1 -timeout 120m -v -run '$(VM)' ./test/vm
+	$(GO) test -tags vm -count=1 -timeout 180m -v -run '$(VM)' ./test/vm
 	./test/vm/matrix '$(VM_INSIDE)' $(VM_KERNELS)
 
 test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it builds the module, ten minutes the first time; ZFS=PATTERN some of them, ZFS_KERNEL=bookworm with Debian 12's

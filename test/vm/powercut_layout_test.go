@@ -11,7 +11,7 @@ import (
 )
 
 // volumes are where those of TestPowerCut are mounted.
-const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
+const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt /srv/btrfs"
 
 // backup backs them up, two of them with the providers that they would have without a name,
 // too, and one with lvm, which takes it only where it is named. Originals of an encrypted
@@ -20,8 +20,9 @@ const volumes = "/srv/plain /srv/linear /srv/striped /srv/thin /srv/crypt"
 const backup = "stillpoint backup --retry 5 --retry-wait 2s --cache-dir /var/tmp --provider /srv/plain=dm --provider /srv/thin=lvm --provider /srv/linear=lvm " + volumes
 
 // layoutScript makes them so that they come back at each boot: a table of
-// device-mapper's own, a linear, a striped and a thin volume of LVM, and LUKS over LVM. It
-// is LUKS1, because systemd opens LUKS2 with the key in a keyring, where dm cannot have it.
+// device-mapper's own, a linear volume of LVM in a group without thin pools, a striped and a
+// thin one in another, LUKS over LVM, and a disk with btrfs. It is LUKS1, because systemd
+// opens LUKS2 with the key in a keyring, where dm cannot have it.
 const layoutScript = `set -e
 disk() { readlink -f /dev/disk/by-id/virtio-scratch$1; }
 cat >/etc/systemd/system/plain.service <<'EOF'
@@ -41,7 +42,8 @@ EOF
 systemctl enable -q plain.service
 systemctl start plain.service
 vgcreate -q -y vg $(disk 1) $(disk 2)
-lvcreate -q -y -L 300M -n linear vg
+vgcreate -q -y classic $(disk 4)
+lvcreate -q -y -L 300M -n linear classic
 lvcreate -q -y -L 400M -i 2 -n striped vg
 lvcreate -q -y -T -L 600M -V 500M -n thin vg/pool
 lvcreate -q -y -L 300M -n crypt vg
@@ -62,10 +64,11 @@ make() {
 	cp /etc/passwd /etc/group /etc/fstab /srv/$1/etc
 }
 make plain ext4 /dev/mapper/plain
-make linear ext4 /dev/vg/linear
+make linear ext4 /dev/classic/linear
 make striped xfs /dev/vg/striped
 make thin xfs /dev/vg/thin
 make crypt ext4 /dev/mapper/crypt
+make btrfs btrfs $(disk 3)
 sync
 `
 
@@ -75,11 +78,16 @@ udevadm settle --timeout=60
 for dir in ` + volumes + `; do findmnt --noheadings --raw --output TARGET,SOURCE,FSTYPE,UUID $dir; done
 lsblk --noheadings --raw --output NAME,TYPE,FSTYPE,UUID,MOUNTPOINTS --exclude 7 | sort -u`
 
-// showDevices shows what there is below that, and loop devices.
+// showDevices shows what there is below that, loop devices, and subvolumes of the btrfs.
 const showDevices = `set -e
 losetup --noheadings --raw --output NAME,BACK-FILE
 dmsetup info --columns --noheadings --options name,uuid,suspended,readonly | sort
-lvs --all --noheadings --options lv_full_name,lv_uuid,lv_size,lv_tags | sort`
+lvs --all --noheadings --options lv_full_name,lv_uuid,lv_size,lv_tags | sort
+btrfs subvolume list /srv/btrfs`
+
+// someLeft wants that a backup has left a logical volume, or that the agent has removed one
+// since it started.
+const someLeft = `stillpoint clean --dry-run --json | grep '/lvm:' || journalctl --quiet --no-pager --boot --unit=stillpoint-agent | grep 'snapshot of a killed process deleted.*provider=lvm'`
 
 // reached waits until a backup is at the step at which it is to be stopped.
 const reached = `i=0
@@ -99,6 +107,7 @@ for dir in ` + volumes + `; do
 	case $type in
 	ext4) e2fsck -fn $dev ;;
 	xfs) xfs_repair -n $dev 2>&1 ;;
+	btrfs) btrfs check --readonly $dev 2>&1 ;;
 	esac || { echo "$dir is damaged" >&2; exit 1; }
 	mount $dir
 done
