@@ -35,7 +35,7 @@ test-zfs: ## run the tests of ZFS snapshots in a virtual machine, for which it b
 	./test/packages vm
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && $(GO) build -o "$$dir/inside" ./test/vm/inside && \
 	STILLPOINT_VM_ZFS=1 STILLPOINT_VM_KERNEL=$(ZFS_KERNEL) CGO_ENABLED=0 $(GO) test -tags 'zfs faults' -exec "$$dir/inside" -count=1 -timeout 90m -v -run '$(ZFS)' ./internal/snapshot/zfs
-	STILLPOINT_VM_KERNEL=$(ZFS_KERNEL) $(GO) test -tags 'vm zfs' -count=1 -timeout 60m -v -run '^TestZFS$$' ./test/vm
+	STILLPOINT_VM_KERNEL=$(ZFS_KERNEL) $(GO) test -tags 'vm zfs' -count=1 -timeout 90m -v -run '^TestZFS(PowerCut)?$$' ./test/vm
 
 test-others: ## run the tests of writers against Valkey and MySQL, which Debian 12 has not
 	./test/others
