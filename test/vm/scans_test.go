@@ -80,7 +80,7 @@ func (r *rig) usable(before, ours []string) {
 		uuid := r.must("findmnt --noheadings --output UUID /m/" + name)
 		var on []string
 		for device, text := range r.udisks() {
-			if strings.Contains(text, uuid) && strings.Contains(text, ".Filesystem:") {
+			if strings.Contains(text, uuid) {
 				on = append(on, device)
 			}
 		}
@@ -94,7 +94,7 @@ func (r *rig) usable(before, ours []string) {
 	all := r.udisks()
 	for _, name := range ours {
 		text := all[name]
-		for _, bad := range []string{".Filesystem:", ".Encrypted:", ".Swapspace:", ".PartitionTable:", "HintAuto: true"} {
+		for _, bad := range []string{".Filesystem:", ".Encrypted:", ".Swapspace:", ".PartitionTable:", "HintAuto:                   true"} {
 			if strings.Contains(text, bad) {
 				r.Errorf("udisks shows of %s:\n%s", name, text)
 			}
@@ -125,7 +125,7 @@ func (r *rig) udisks() map[string]string {
 			name = strings.TrimRight(object, ":\n")
 			name = strings.ReplaceAll(strings.TrimPrefix(name, "block_devices/"), "_2d", "-")
 		}
-		all[name] += strings.Join(strings.Fields(line), " ") + "\n"
+		all[name] += line
 	}
 	if len(all) < 2 {
 		r.Fatal("udisks shows nothing")
