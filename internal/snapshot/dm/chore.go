@@ -45,10 +45,10 @@ func (c *chore) wait(ctx context.Context, until time.Time, meanwhile func()) err
 				return fmt.Errorf("%w: %w", dm.ErrSlow, ctx.Err())
 			}
 		case <-time.After(seldom):
+			meanwhile()
 			if time.Now().After(until) {
 				return dm.ErrSlow
 			}
-			meanwhile()
 		}
 	}
 	return c.err

@@ -166,11 +166,12 @@ func (s *set) Resume(ctx context.Context) error {
 	for _, t := range s.targets {
 		t.mu.Lock()
 		t.held = held
+		keeps := !t.taken.IsZero()
 		t.mu.Unlock()
 		if err != nil {
 			t.lose(err)
 		}
-		if s.taken { // also where it is lost, for then its watch takes it away
+		if keeps { // also where it is lost, for then its watch takes it away, or Commit has failed
 			t.watch()
 		}
 	}

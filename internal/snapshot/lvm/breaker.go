@@ -102,8 +102,9 @@ func (s *set) later(trying *atomic.Bool, err error, undo func(context.Context) e
 
 // Tell has a log be told when a command hangs, and when it has ended.
 func (p *Provider) Tell(log *slog.Logger) {
-	b := &p.console.stuck
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.log = log
+	for _, c := range []*console{p.console, p.console.aside} {
+		c.stuck.mu.Lock()
+		c.stuck.log = log
+		c.stuck.mu.Unlock()
+	}
 }

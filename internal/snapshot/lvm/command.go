@@ -27,6 +27,8 @@ type console struct {
 
 	turn  chan struct{}
 	stuck breaker
+
+	aside *console // for what takes no lock of LVM, and so must not wait for who waits for one
 }
 
 type runner func(ctx context.Context, name string, args ...string) ([]byte, error)
@@ -35,8 +37,12 @@ type runner func(ctx context.Context, name string, args ...string) ([]byte, erro
 var host = newConsole()
 
 func newConsole() *console {
-	return &console{run: tool.Run, alter: whole, patience: patience, again: again, turn: make(chan struct{}, 1)}
+	return &console{run: tool.Run, alter: whole, patience: patience, again: again, turn: make(chan struct{}, 1),
+		aside: &console{run: tool.Run, patience: glance, turn: make(chan struct{}, 1)}}
 }
+
+// glance is how long a command may take that takes no lock.
+const glance = 10 * time.Second
 
 func whole(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return tool.Command{Name: name, Args: args, Whole: true}.Run(ctx)

@@ -21,8 +21,9 @@ import (
 
 // A raw is a file that is written past the page cache, as fast as the pool takes it.
 type raw struct {
-	f    *os.File
-	page []byte // 1 MiB, aligned
+	f     *os.File
+	page  []byte        // 1 MiB, aligned
+	pause time.Duration // after each of them
 }
 
 func newRaw(t *testing.T, name string, flags int) *raw {
@@ -37,7 +38,7 @@ func newRaw(t *testing.T, name string, flags int) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Munmap(page) })
-	return &raw{f, page}
+	return &raw{f: f, page: page}
 }
 
 // fill writes so many MiB, each byte as told.
@@ -50,6 +51,7 @@ func (r *raw) fill(t *testing.T, b byte, size int64) {
 		if _, err := r.f.WriteAt(r.page, i*mib); err != nil {
 			t.Fatalf("after %d MiB: %v", i, err)
 		}
+		time.Sleep(r.pause)
 	}
 }
 
@@ -218,7 +220,7 @@ func TestGivenUpWithoutLVM(t *testing.T) {
 		name    string
 		changed bool // LVM has changed the pool since the snapshot was taken
 		asked   bool
-	}{{name: "unseen"}, {name: "changed", changed: true}, {name: "asked", asked: true}} {
+	}{{name: "unseen"}, {name: "changed", changed: true}, {name: "asked", asked: true}, {name: "both", changed: true, asked: true}} {
 		t.Run(one.name, func(t *testing.T) {
 			g := newGroup(t, 600)
 			unharmed(t)
@@ -228,7 +230,7 @@ func TestGivenUpWithoutLVM(t *testing.T) {
 			s := take(t, New(hostTable), one.name, v)[0]
 			if one.changed {
 				scratch.Run(t, "lvcreate", "--yes", "-q", "-q", "--thin", "-V", "16m", "-n", "b", g.name+"/pool")
-				file = newRaw(t, v.Dir+"/file", syscall.O_DSYNC) // who has to ask LVM has to run a program
+				file.pause = 20 * time.Millisecond // who has to ask LVM has to run a program
 			}
 			lock := holdGroup(t, g)
 			asked := make(chan error, 1)
@@ -251,6 +253,38 @@ func TestGivenUpWithoutLVM(t *testing.T) {
 				t.Error("it is still there")
 			}
 		})
+	}
+}
+
+// So is one whose release waits for another program.
+func TestGivenUpWhileReleased(t *testing.T) {
+	g := newGroup(t, 600)
+	unharmed(t)
+	v, w := g.thin(t, "a", "ext4"), g.thin(t, "b", "ext4")
+	file := newRaw(t, v.Dir+"/file", 0)
+	file.fill(t, 1, 300)
+	file.pause = 20 * time.Millisecond
+	c := newConsole()
+	c.patience = 2 * time.Second
+	p := &Provider{console: c}
+	s, other := take(t, p, "released", v)[0], take(t, p, "other", w)[0]
+	if err := errors.Join(s.Err(), other.Release(t.Context())); err != nil { // by which LVM has changed the pool
+		t.Fatal(err)
+	}
+	lock := holdGroup(t, g)
+	if err := s.Release(t.Context()); problem.CodeOf(err) != problem.ReleaseFailed {
+		t.Fatalf("release: %v", err)
+	}
+	file.fill(t, 2, 300)
+	if p := watchPool(t, g)(); p.trouble != "" || (p.all-p.used)*p.block < 200*mib {
+		t.Errorf("%d MiB are left of the pool: %q", (p.all-p.used)*p.block/mib, p.trouble)
+	}
+	lock.Close()
+	if err := s.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := tool.Run(t.Context(), "lvs", g.name+"/"+namePrefix+"released-0"); err == nil {
+		t.Error("it is still there")
 	}
 }
 

@@ -119,8 +119,8 @@ func (t *target) take(c *dm.Control) error {
 	if err := t.same(c); err != nil {
 		return t.failed("take the snapshot", err)
 	}
-	t.told = true
-	if err := t.origin.pool.tell(c, "create_snap %d %d", t.place.thin, t.origin.thin); err != nil {
+	err := t.origin.pool.tell(c, "create_snap %d %d", t.place.thin, t.origin.thin)
+	if t.told = err == nil; !t.told { // the number is nothing of ours
 		return t.failed("take the snapshot", err)
 	}
 	return nil

@@ -71,6 +71,23 @@ func (p pool) now(c *dm.Control) (pool, error) {
 	return p, p.read(state[0].Params)
 }
 
+// found is the same pool by the number that it has now. Where it is not active the error is
+// dm.ErrNone.
+func (p pool) found(c *dm.Control) (pool, error) {
+	d, err := c.StatusOf(p.uuid)
+	if err != nil {
+		return p, err
+	}
+	p.number = d.Number
+	return p.now(c)
+}
+
+// holds tells whether a thin volume is in the pool: UUIDs in device-mapper are without dashes,
+// after the group's.
+func (p pool) holds(lv logical) bool {
+	return lv.PoolUUID != "" && strings.Contains(p.uuid, strings.ReplaceAll(lv.PoolUUID, "-", ""))
+}
+
 // tell sends a message to the pool.
 func (p pool) tell(c *dm.Control, format string, args ...any) error {
 	d, err := c.Status(p.number)

@@ -17,18 +17,16 @@ func (t *target) Release(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if t.isReleased() {
+	if t.released.Load() {
 		return nil
 	}
 	if err := t.remove(ctx); err != nil {
 		t.set.later(&t.trying, err, t.Release)
 		return problem.New(problem.ReleaseFailed, t.ID(), err)
 	}
-	t.mu.Lock()
-	t.released = true
-	t.mu.Unlock()
+	t.released.Store(true)
 	for _, o := range t.set.targets {
-		if !o.isReleased() {
+		if !o.released.Load() {
 			return nil
 		}
 	}
@@ -36,25 +34,19 @@ func (t *target) Release(ctx context.Context) error {
 	return nil
 }
 
-func (t *target) isReleased() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.released
-}
-
 // remove ends the showing and removes the logical volume, if it is there. While LVM has
 // other things to do, the pool is watched.
 func (t *target) remove(ctx context.Context) error {
 	t.mu.Lock()
 	t.leaving = true
-	place, proven := t.place, t.confirmed
+	place, unproven := t.place, t.told && !t.confirmed && !t.emptied
 	err := t.hide()
 	t.mu.Unlock()
 	if err != nil || place == nil {
 		return err
 	}
 	fault.Point("lvm:releasing")
-	if t.told && !proven {
+	if unproven {
 		lvs, err := t.set.console.list(ctx, "-S", mine(place.lv, place.proof))
 		if err == nil && len(lvs) == 0 {
 			err = t.forget(ctx, place)
@@ -68,8 +60,11 @@ func (t *target) remove(ctx context.Context) error {
 	}
 	fault.Point("lvm:removed")
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.hide(); err != nil { // what was made meanwhile, to give the pool its room back
+		return err
+	}
 	t.place = nil
-	t.mu.Unlock()
 	return nil
 }
 

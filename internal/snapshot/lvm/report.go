@@ -18,6 +18,7 @@ type logical struct {
 	Path      string `json:"lv_dm_path"` // "/dev/mapper/GROUP-NAME"
 	Type      string `json:"segtype"`
 	Pool      string `json:"pool_lv"`
+	PoolUUID  string `json:"pool_lv_uuid"`
 	Thin      string `json:"thin_id"`
 	Tags      string `json:"lv_tags"`
 	Size      string `json:"lv_size"`
@@ -26,7 +27,12 @@ type logical struct {
 	VolumeAttr string `json:"lv_attr"` // "twi-aotz--" of a thin pool
 }
 
-const columns = "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,segtype,pool_lv,thin_id,lv_tags,lv_size,vg_attr,lv_attr"
+const columns = "vg_name,vg_uuid,lv_name,lv_uuid,lv_dm_path,segtype,pool_lv,pool_lv_uuid,thin_id,lv_tags,lv_size,vg_attr,lv_attr"
+
+// glance is list as it is on the disks now, whoever has the volume groups.
+func (c *console) glance(ctx context.Context, args ...string) ([]logical, error) {
+	return c.aside.list(ctx, append([]string{"--readonly"}, args...)...)
+}
 
 // list asks for logical volumes, of all volume groups or of those named.
 func (c *console) list(ctx context.Context, args ...string) ([]logical, error) {

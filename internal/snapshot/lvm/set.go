@@ -57,7 +57,7 @@ type target struct {
 	origin origin
 	root   *os.File    // of the file system, until it was resumed
 	place  *place      // nil until it is made
-	told   bool        // the pool, to take the snapshot
+	told   bool        // the pool, to take the snapshot, and it did
 	trying atomic.Bool // to release it, after that has failed
 
 	showing sync.Mutex // held before mu, while it is shown

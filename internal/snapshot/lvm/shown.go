@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"stillpoint/internal/fault"
@@ -23,7 +24,7 @@ type snap struct {
 	devices  *devices
 	shown    *device.Shown
 	err      error // once not nil, for ever
-	released bool
+	released atomic.Bool
 	leaving  bool // it is being released
 
 	confirmed bool // LVM's volume is the one that it was, since it is in use by the devices
@@ -76,13 +77,13 @@ func (t *target) lose(err error) {
 // ready shows the snapshot when it is first needed, tells whether it is shown,
 // and leaves t.mu locked.
 func (t *target) ready() bool {
-	if !t.isReleased() {
+	if !t.released.Load() {
 		t.set.activation.Do(t.set.activate)
 	}
 	t.showing.Lock()
 	defer t.showing.Unlock()
 	t.mu.Lock()
-	if !t.tried && !t.released && !t.leaving && t.err == nil {
+	if !t.tried && !t.released.Load() && !t.leaving && t.err == nil {
 		t.tried = true
 		t.show()
 	}
@@ -99,7 +100,7 @@ func (t *target) show() {
 	switch {
 	case err != nil:
 		t.lose(fmt.Errorf("show it: %w", err))
-	case t.released || t.leaving || t.devices != d:
+	case t.released.Load() || t.leaving || t.devices != d:
 		_ = shown.Close()
 	default:
 		t.shown = shown
@@ -162,9 +163,12 @@ func (t *target) confirm(ctx context.Context, lvs []logical, made error) error {
 	if err := t.hide(); err != nil {
 		return err
 	}
-	var err error
-	t.unlocked(func() { err = t.forget(ctx, place) })
-	t.emptied = t.emptied || err == nil
+	if !t.asking && !t.emptied {
+		t.asking = true // so that nobody else does the same meanwhile
+		var err error
+		t.unlocked(func() { err = t.forget(ctx, place) })
+		t.asking, t.emptied = false, t.emptied || err == nil
+	}
 	return errors.New("somebody has removed its logical volume")
 }
 
@@ -173,7 +177,7 @@ func (t *target) Err() error {
 	shown := t.ready()
 	defer t.mu.Unlock()
 	switch {
-	case t.released, t.leaving && t.err == nil:
+	case t.released.Load(), t.leaving && t.err == nil:
 		return problem.Newf(problem.SnapshotLost, t.ID(), "it was released")
 	case shown && !t.leaving:
 		if err := t.look(); problem.Is(err, problem.PoolFull) {

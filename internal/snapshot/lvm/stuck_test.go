@@ -79,7 +79,7 @@ func TestHangs(t *testing.T) {
 		t.Error(err)
 	}
 	resume()
-	until(t, "the end of the snapshot", s.(*target).isReleased)
+	until(t, "the end of the snapshot", s.(*target).released.Load)
 	if err := p.Check(t.Context(), v.Volume); err != nil {
 		t.Error(err)
 	}

@@ -51,7 +51,7 @@ func (t *target) spare() time.Duration {
 	switch {
 	case !resumed:
 		return often // nothing is asked yet
-	case t.released || t.place == nil || t.emptied:
+	case t.released.Load() || t.place == nil || t.emptied:
 		return seldom
 	}
 	if t.devices != nil && time.Since(t.covered) >= seldom {
