@@ -89,7 +89,7 @@ type Builder struct {
 	lost     error // of reading the changes
 	leads    map[uint64]*lead
 	faults   map[place]error
-	orphans  []uint64       // have lost their last name in the last round
+	orphans  []uint64       // have lost their last name in the last round, or had none when they were read
 	older    []uint64       // and in those before
 	unread   []*Inode       // directories
 	vanished []inode.Handle // led nowhere in the last round

@@ -198,6 +198,9 @@ func (b *Builder) install(work *work, r *reading) error {
 	for _, number := range added {
 		b.table.add(number, r.dir)
 	}
+	if !r.dir.indexed() { // the reading that found it may come later, or to nothing
+		b.orphan(r.dir.Number)
+	}
 	work.done(r, false)
 	return r.end(b)
 }

@@ -104,9 +104,11 @@ func (b *Builder) lead(dir *Inode, l *lead) (changed bool) {
 // since: in between, a file that is being renamed can have none.
 func (b *Builder) sweep() {
 	b.mu.Lock()
-	todo := b.older
-	b.older, b.orphans = b.orphans, nil
+	todo, last := b.older, b.orphans
+	b.orphans = nil
 	b.mu.Unlock()
+	// What has a name by now is entered again when it loses that.
+	b.older = slices.DeleteFunc(last, func(number uint64) bool { return b.table.get(number).indexed() })
 	for len(todo) > 0 {
 		in := b.table.forget(todo[len(todo)-1])
 		todo = todo[:len(todo)-1]
@@ -138,10 +140,15 @@ func (b *Builder) lockOf(dir *Inode) *sync.Mutex {
 // removed takes back a name.
 func (b *Builder) removed(number uint64, dir *Inode) {
 	if b.table.remove(number, dir) == 0 {
-		b.mu.Lock()
-		b.orphans = append(b.orphans, number)
-		b.mu.Unlock()
+		b.orphan(number)
 	}
+}
+
+// orphan notes an inode that has no name now.
+func (b *Builder) orphan(number uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.orphans = append(b.orphans, number)
 }
 
 func (w *work) fail(err error) {
