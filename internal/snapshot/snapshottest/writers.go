@@ -89,7 +89,8 @@ type writer struct {
 	history history
 
 	log, slots, direct, mapped, folder *os.File
-	mapping, buffer                    []byte
+	mapper                             *mapper // of mapped
+	buffer                             []byte
 }
 
 // A team is all writers on some volumes.
@@ -141,7 +142,9 @@ func (c *C) startTeam(vs []Volume, m mode) (*team, func()) {
 			all.Wait()
 			for _, ws := range t.writers {
 				for _, w := range ws {
-					w.close()
+					if err := w.close(); err != nil {
+						c.Error(err)
+					}
 				}
 			}
 			close(errs)
@@ -193,23 +196,27 @@ func (w *writer) open(c *C) error {
 	if w.folder, err = os.Open(w.dir); err != nil {
 		return err
 	}
-	w.mapping, err = syscall.Mmap(int(w.mapped.Fd()), 0, slots*slotSize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
-	if err != nil {
-		return err
-	}
 	for _, f := range []*os.File{w.log, w.slots, w.direct, w.mapped, w.folder} {
 		if err := f.Sync(); err != nil {
 			return err
 		}
 	}
-	return syncDir(filepath.Dir(w.dir))
+	if err := syncDir(filepath.Dir(w.dir)); err != nil || w.mode == undurable {
+		return err
+	}
+	w.mapper, err = startMapper(c.ctx, w.mapped.Name())
+	return err
 }
 
-func (w *writer) close() {
-	_ = syscall.Munmap(w.mapping)
+func (w *writer) close() error {
+	var err error
+	if w.mapper != nil {
+		err = w.mapper.close()
+	}
 	for _, f := range []*os.File{w.log, w.slots, w.direct, w.mapped, w.folder} {
 		f.Close()
 	}
+	return err
 }
 
 // run makes steps until quit.
@@ -254,8 +261,7 @@ func (w *writer) step(n int) error {
 		if w.mode == undurable {
 			return w.slot(w.mapped, n)
 		}
-		numbered(w.mapping[slotOf(n)*slotSize:][:slotSize], n)
-		return w.done(nil, w.mapped)
+		return w.done(w.mapper.store(n), w.mapped)
 	case replaceFile:
 		return w.put(n, "current")
 	case makeFile:
