@@ -110,3 +110,11 @@ func (m *mapper) wait(n int) error {
 func (m *mapper) close() error {
 	return errors.Join(m.orders.Close(), m.Wait(), m.out.Close())
 }
+
+// end ends it wherever it is, for a test that has failed; else close did that.
+func (m *mapper) end() {
+	m.Kill()
+	_ = m.Wait()
+	_ = m.orders.Close()
+	_ = m.out.Close()
+}

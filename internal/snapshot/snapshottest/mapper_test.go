@@ -1,17 +1,22 @@
 package snapshottest
 
 import (
-	"context"
+	"bytes"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
 
+	"stillpoint/internal/guard"
 	"stillpoint/internal/scratch"
-	"stillpoint/internal/sys/freeze"
-	"stillpoint/internal/tool"
+	"stillpoint/internal/snapshot/frozen"
 )
+
+func TestMain(m *testing.M) {
+	guard.Main()
+	os.Exit(m.Run())
+}
 
 // While a store waits for the thaw, this process goes on: it collects garbage, which all
 // of its threads have to come to rest for.
@@ -25,20 +30,18 @@ func TestMapper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer m.end()
 	root, err := os.Open(v.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	// Somebody who is not this process thaws if it does not.
-	thaw := tool.Command{Name: "sh", Args: []string{"-c", `sleep 5; fsfreeze --unfreeze "$1"`, "sh", v.Dir}}
-	rescue, err := thaw.Start(context.WithoutCancel(t.Context()), nil)
+	h, err := frozen.New([]frozen.System{{Root: root, Name: v.Dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rescue.Wait()
-	defer rescue.Kill()
-	if err := freeze.Freeze(root); err != nil {
+	defer h.Close()
+	if err := h.Suspend(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	stored := make(chan error, 1)
@@ -49,8 +52,8 @@ func TestMapper(t *testing.T) {
 	case <-time.After(200 * time.Millisecond):
 	}
 	runtime.GC()
-	if err := freeze.Thaw(root); err != nil {
-		t.Fatalf("thawed by somebody else: %v", err)
+	if _, err := h.Resume(); err != nil { // the guard was faster
+		t.Fatal(err)
 	}
 	if err := <-stored; err != nil {
 		t.Error(err)
@@ -62,7 +65,7 @@ func TestMapper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := numbered(make([]byte, slotSize), kinds); string(got[slotSize:2*slotSize]) != string(want) {
+	if want := numbered(make([]byte, slotSize), kinds); !bytes.Equal(got[slotSize:2*slotSize], want) {
 		t.Error("the file does not show what was stored")
 	}
 }

@@ -204,8 +204,11 @@ func (w *writer) open(c *C) error {
 	if err := syncDir(filepath.Dir(w.dir)); err != nil || w.mode == undurable {
 		return err
 	}
-	w.mapper, err = startMapper(c.ctx, w.mapped.Name())
-	return err
+	if w.mapper, err = startMapper(c.ctx, w.mapped.Name()); err != nil {
+		return err
+	}
+	c.Cleanup(w.mapper.end) // another writer may not begin
+	return nil
 }
 
 func (w *writer) close() error {
