@@ -46,7 +46,8 @@ func Thaw(f *os.File) error { return call("FITHAW", fiThaw, f) }
 func ThawDescriptor(fd int) syscall.Errno { return ioctl(fd, fiThaw) }
 
 // Frozen tells whether the file system that f lies on is frozen. The only way
-// to know is to freeze it; one that was not frozen is thawed again at once.
+// to know is to freeze it; one that was not frozen is thawed again at once, if
+// nobody else who thaws it was quicker.
 func Frozen(f *os.File) (bool, error) {
 	switch err := Freeze(f); {
 	case errors.Is(err, ErrFrozen):
@@ -54,7 +55,10 @@ func Frozen(f *os.File) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	return false, Thaw(f)
+	if err := Thaw(f); !errors.Is(err, ErrNotFrozen) {
+		return false, err
+	}
+	return false, nil
 }
 
 // Sync writes everything to disk that is dirty on the file system that f lies

@@ -3,6 +3,7 @@ package freeze
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,37 @@ func TestFreeze(t *testing.T) {
 		}
 		if errno := ThawDescriptor(int(root.Fd())); errno != ErrNotFrozen {
 			t.Errorf("thaw by descriptor: %v", errno)
+		}
+	})
+}
+
+// Who asks while somebody else thaws, as a guard does over and over, gets an answer.
+func TestFrozenBesideThaw(t *testing.T) {
+	onVolumes(t, func(t *testing.T, _ string, root *os.File) {
+		var quicker atomic.Int64
+		stop, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if Thaw(root) == nil {
+					quicker.Add(1)
+				}
+			}
+		}()
+		for end := time.Now().Add(10 * time.Second); quicker.Load() < 5 && time.Now().Before(end); {
+			if frozen, err := Frozen(root); frozen || err != nil {
+				t.Fatalf("frozen: %t, %v", frozen, err)
+			}
+		}
+		close(stop)
+		<-ended
+		if quicker.Load() < 5 {
+			t.Error("nobody was quicker: this shows nothing")
 		}
 	})
 }
