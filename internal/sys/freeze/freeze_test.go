@@ -88,21 +88,20 @@ func TestFrozenBesideThaw(t *testing.T) {
 				case <-stop:
 					return
 				default:
-				}
-				if Thaw(root) == nil {
-					quicker.Add(1)
+					if Thaw(root) == nil {
+						quicker.Add(1)
+					}
 				}
 			}
 		}()
-		for end := time.Now().Add(10 * time.Second); quicker.Load() < 5 && time.Now().Before(end); {
+		defer func() { close(stop); <-ended }() // before root is closed
+		for end := time.Now().Add(10 * time.Second); quicker.Load() < 5; {
 			if frozen, err := Frozen(root); frozen || err != nil {
 				t.Fatalf("frozen: %t, %v", frozen, err)
 			}
-		}
-		close(stop)
-		<-ended
-		if quicker.Load() < 5 {
-			t.Error("nobody was quicker: this shows nothing")
+			if time.Now().After(end) {
+				t.Fatal("nobody was quicker: this shows nothing")
+			}
 		}
 	})
 }
