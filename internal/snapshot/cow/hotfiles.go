@@ -3,6 +3,7 @@ package cow
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -286,14 +287,14 @@ func (t *target) copyHot(ctx context.Context) error {
 			continue
 		}
 		if size += in.Size; size > t.set.p.o.Hot {
-			return t.tooHot()
+			return t.tooHot(fmt.Sprintf("at most %d MiB are copied while the volume stands still", t.set.p.o.Hot>>20))
 		}
 		t.shield.Save(ctx, n, -1, 0, -1)
 		if err := t.shield.Err(); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
-			return t.tooHot()
+			return t.tooHot(fmt.Sprintf("the volume may stand still for %v, in which they could not all be copied", copyTime))
 		}
 	}
 	return nil
@@ -323,8 +324,9 @@ func (t *target) distrusted() func(uint64) bool {
 	return func(number uint64) bool { return all[number] }
 }
 
-// tooHot says who keeps so much open that it cannot be copied.
-func (t *target) tooHot() error {
+// tooHot says who keeps so much open that it cannot be copied, and what it is too
+// much for.
+func (t *target) tooHot(limit string) error {
 	var mine []hot.Use
 	var size int64
 	seen := map[uint64]bool{}
@@ -342,6 +344,6 @@ func (t *target) tooHot() error {
 		who = append(who, g.String())
 	}
 	return problem.Newf(problem.UnshieldedFiles, string(t.Volume()),
-		"%d files of together %d MiB can change unseen, and at most %d MiB are copied while the volume stands still: %s",
-		len(seen), size>>20, t.set.p.o.Hot>>20, strings.Join(who, "; "))
+		"%d files of together %d MiB can change unseen, and %s: %s",
+		len(seen), size>>20, limit, strings.Join(who, "; "))
 }
