@@ -58,8 +58,10 @@ func (r *rig) take(between func()) *target {
 
 var ids int
 
-func (r *rig) try(between func()) (*target, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+func (r *rig) try(between func()) (*target, error) { return r.tryIn(r.Context(), between) }
+
+func (r *rig) tryIn(ctx context.Context, between func()) (*target, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	ids++
 	taker := r.chosen

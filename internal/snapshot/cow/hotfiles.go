@@ -272,9 +272,9 @@ func (t *target) copyEarly(ctx context.Context) error {
 // copyHot saves all of the files whose changes nobody would see. The volume is
 // frozen.
 func (t *target) copyHot(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, copyTime)
+	limited, cancel := context.WithTimeout(ctx, copyTime)
 	defer cancel()
-	size := t.copyLeased(ctx)
+	size := t.copyLeased(limited)
 	if err := t.shield.Err(); err != nil {
 		return err
 	}
@@ -289,11 +289,14 @@ func (t *target) copyHot(ctx context.Context) error {
 		if size += in.Size; size > t.set.p.o.Hot {
 			return t.tooHot(fmt.Sprintf("at most %d MiB are copied while the volume stands still", t.set.p.o.Hot>>20))
 		}
-		t.shield.Save(ctx, n, -1, 0, -1)
+		t.shield.Save(limited, n, -1, 0, -1)
 		if err := t.shield.Err(); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		if err := ctx.Err(); err != nil {
+			return err // not for what the files are
+		}
+		if limited.Err() != nil {
 			return t.tooHot(fmt.Sprintf("the volume may stand still for %v, in which they could not all be copied", copyTime))
 		}
 	}
